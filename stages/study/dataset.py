@@ -1,0 +1,152 @@
+"""The data set: one file without pickle, and batches of normalized images from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from stages.study.augmentation import Augmentation
+from stages.study.errors import UserError
+from stages.study.files import write_bytes
+
+DATASET = Path("data/dataset.safetensors")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, 32, 32, 3) uint8, red, green and blue last, and labels (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits, the class names, and the training images' mean and deviation per channel.
+
+    ``mean`` and ``std`` are (3,) float32 in units of the full scale (black 0, white 1).
+    """
+
+    train: Split
+    validation: Split | None
+    test: Split
+    mean: Tensor
+    std: Tensor
+    classes: tuple[str, ...]
+
+
+def balanced_subset(labels: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Ascending indices of ``size`` random items of ``labels`` (N,), class counts differing by at most one.
+
+    Raises:
+        ValueError: a class has too few items.
+    """
+    classes = np.unique(labels)
+    counts = np.full(len(classes), size // len(classes))
+    counts[generator.permutation(len(classes))[: size % len(classes)]] += 1
+    chosen = [
+        generator.choice(np.flatnonzero(labels == label), count, replace=False)
+        for label, count in zip(classes, counts, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation, (3,) float64 of full scale, of ``images`` (N, H, W, 3) uint8.
+
+    From the histogram of the 256 levels, so that they are exact and need no float copy.
+    """
+    levels = np.arange(256) / 255
+    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(3)])
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    return mean, np.sqrt((share * (levels - mean[:, None]) ** 2).sum(axis=1))
+
+
+def save_data(data: Data, path: Path = DATASET) -> None:
+    """Write ``data`` as one safetensors file."""
+    tensors = {"mean": data.mean, "std": data.std}
+    for name in ("train", "validation", "test"):
+        split = getattr(data, name)
+        if split is not None:
+            tensors |= {f"{name}_images": split.images, f"{name}_labels": split.labels}
+    write_bytes(path, save(tensors, {"classes": ",".join(data.classes)}))
+
+
+def load_data(path: Path = DATASET) -> Data:
+    """Read what `save_data` wrote.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            classes = tuple(file.metadata()["classes"].split(","))
+        splits = {
+            name: Split(tensors[f"{name}_images"], tensors[f"{name}_labels"])
+            if f"{name}_images" in tensors or name != "validation"
+            else None
+            for name in ("train", "validation", "test")
+        }
+        return Data(**splits, mean=tensors["mean"], std=tensors["std"], classes=classes)  # type: ignore[arg-type]
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: make it with 'dvc repro download'") from None
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is no data set of this project ({error}): delete it, then 'dvc repro download'"
+        ) from None
+
+
+class Images(Dataset[tuple[Tensor, Tensor]]):
+    """Normalized images of a split, a whole batch at a time, resident on ``device``.
+
+    ``images[i]`` is an image (3, 32, 32) float32 and its label (); with a list or tensor of N
+    indices, (N, 3, 32, 32) in channels_last memory and (N,). With an ``augmentation`` every look-up
+    draws new transformations, from ``generator``.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        data: Data,
+        device: torch.device | str = "cpu",
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.labels = split.labels.to(device)
+        self.images = split.images.to(device)
+        self.augmentation = augmentation
+        self.generator = torch.Generator(device)
+        self._padded = augmentation.pad(self.images) if augmentation else self.images
+        # (x / 255 - mean) / std in one pass over the memory
+        self._scale = (1 / (255 * data.std)).to(device)
+        self._shift = (-data.mean / data.std).to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int | Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        indices = torch.as_tensor(index, device=self.labels.device)
+        if indices.dim() == 0:
+            images, labels = self[indices[None]]
+            return images[0], labels[0]
+        if self.augmentation is None:
+            images = self.images[indices].float()
+        else:
+            draws = self.augmentation.draw(len(indices), self.generator)
+            images = self.augmentation.apply(self._padded, indices, draws)
+        images = torch.addcmul(self._shift, images, self._scale)
+        return images.permute(0, 3, 1, 2), self.labels[indices]
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """What a ``DataLoader`` calls with the indices of a batch; transforms them at once."""
+        return list(zip(*self[indices], strict=True))

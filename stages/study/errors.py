@@ -1,0 +1,46 @@
+"""Errors that a user can mend, told in one line, and how a stage ends."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+
+class UserError(Exception):
+    """Something outside the code is wrong: the message says what, and what to do about it."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage: what a user can mend ends it with one line on standard error and status 1.
+
+    SIGTERM ends a stage as Ctrl-C does, with status 143 and 130.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}{_restore_hint()}")
+    except OSError as error:
+        where = f" {error.filename!r}" if error.filename else ""
+        sys.exit(f"error: the system refused{where}: {error.strerror or error}{_restore_hint()}")
+    except KeyboardInterrupt as stop:
+        print(stop if stop.args else "stopped; the same command starts over", file=sys.stderr)
+        sys.exit(143 if isinstance(stop, Terminated) else 130)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _restore_hint() -> str:
+    """The command that brings back committed results, where DVC deleted them before the stage ran."""
+    paths = ("metrics", "plots")
+    deleted = subprocess.run(
+        ["git", "ls-files", "--deleted", "--", *paths], capture_output=True, text=True, check=False
+    )
+    return f" (restore the committed results: git checkout -- {' '.join(paths)})" if deleted.stdout else ""

@@ -1,0 +1,35 @@
+"""Sheet b.5: the CNN on augmented images, regularized."""
+
+from stages.study.augmentation import Augmentation
+from stages.study.dataset import load_data
+from stages.study.errors import run
+from stages.study.models import CNN
+from stages.study.params import load
+from stages.study.results import train_and_write
+from stages.study.runtime import prepare
+from stages.study.training import Methods
+
+
+def main() -> None:
+    params = load()
+    runtime = prepare(params.train)
+    data = load_data()
+    augmentation = Augmentation(params.aug.crop_pad, params.aug.flip, params.aug.brightness)
+    model = CNN(
+        params.cnn.blocks,
+        params.cnn.kernel_size,
+        params.cnn.padding,
+        batch_norm=params.reg.batch_norm,
+        dropout=params.reg.dropout,
+    )
+    methods = Methods(
+        label_smoothing=params.reg.label_smoothing,
+        weight_decay=params.reg.weight_decay,
+        one_cycle_peak=params.reg.one_cycle_peak,
+        averaging=params.reg.averaging,
+    )
+    train_and_write("regularized", model, data, params.train, runtime, augmentation, methods)
+
+
+if __name__ == "__main__":
+    run(main)
