@@ -28,7 +28,7 @@ def code_digests() -> dict[str, str]:
     return {
         name: hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
         for name, module in sorted(sys.modules.items())
-        if name.startswith("stages") and getattr(module, "__file__", None)
+        if name.startswith("stages.") and module.__file__
     }
 
 
@@ -37,7 +37,7 @@ def digest(*parts: Any) -> str:
     result = hashlib.sha256()
     for part in parts:
         if isinstance(part, torch.Tensor):
-            result.update(part.detach().cpu().contiguous().numpy())
+            result.update(part.detach().cpu().contiguous().numpy().data)
         else:
             result.update(json.dumps(part, sort_keys=True).encode())
     return result.hexdigest()
@@ -91,7 +91,8 @@ class Checkpoint:
             return None
         content = self.path.read_bytes()
         if hashlib.sha256(content[32:]).digest() == content[:32]:
-            return torch.load(io.BytesIO(content[32:]), weights_only=True)
+            state: dict[str, Any] = torch.load(io.BytesIO(content[32:]), weights_only=True)
+            return state
         aside = self.path.with_suffix(".damaged")
         self.path.replace(aside)
         print(

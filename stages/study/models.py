@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ class MLP(nn.Sequential):
 
     def __init__(self, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.config = {"hidden": list(hidden)}
+        self.config: dict[str, Any] = {"hidden": list(hidden)}
         self.add_module("flatten", nn.Flatten())
         inputs = 3 * IMAGE_SIZE**2
         for number, width in enumerate(hidden, start=1):
@@ -60,7 +59,7 @@ class CNN(nn.Sequential):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.config = {
+        self.config: dict[str, Any] = {
             "blocks": [list(block) for block in blocks],
             "kernel_size": kernel_size,
             "padding": padding,
@@ -148,8 +147,3 @@ def load_model(path: Path) -> MLP | CNN:
             f"{path} is no model of this project ({problem}): delete it, then 'dvc repro train_{path.stem}'"
         ) from None
     return model.eval()
-
-
-def to_memory_format(model: MLP | CNN, device: torch.device) -> MLP | CNN:
-    """Move ``model`` to ``device``, convolution weights in channels_last memory."""
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -7,8 +7,9 @@ from typing import Any
 
 from stages.study.augmentation import Augmentation
 from stages.study.checkpoint import Checkpoint
-from stages.study.dataset import Data, Images
+from stages.study.dataset import Data
 from stages.study.files import write_csv, write_json
+from stages.study.images import Images
 from stages.study.models import CNN, MLP, count_parameters, save_model
 from stages.study.params import Train
 from stages.study.runtime import Runtime

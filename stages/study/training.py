@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from stages.study.augmentation import Augmentation
 from stages.study.checkpoint import Checkpoint, code_digests, digest, runs_folder
-from stages.study.dataset import Data, Images
+from stages.study.dataset import Data
 from stages.study.errors import UserError
 from stages.study.files import write_json
-from stages.study.models import CNN, MLP, to_memory_format
+from stages.study.images import Images
+from stages.study.models import CNN, MLP
 from stages.study.params import Train
 from stages.study.runtime import Runtime
 
@@ -93,7 +94,7 @@ class Trainer:
     ) -> None:
         device = runtime.device
         self.train, self.runtime, self.methods = train, runtime, methods
-        self.model = to_memory_format(model, device)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
         self.images = Images(data.train, data, device, augmentation)
         self.test = Images(data.test, data, device)
         self.validation = Images(data.validation, data, device) if data.validation else None
@@ -149,9 +150,9 @@ class Trainer:
         )
 
     @property
-    def result(self) -> nn.Module:
+    def result(self) -> MLP | CNN:
         """The model that is evaluated and kept: the averaged one where there is one."""
-        return self.average.module if self.average else self.model
+        return cast("MLP | CNN", self.average.module) if self.average else self.model
 
     def run(self, checkpoint: Checkpoint, name: str) -> None:
         """Train the epochs that are missing, with a checkpoint and a run record after each.
