@@ -26,9 +26,9 @@ def runs_folder() -> Path:
 def code_digests() -> dict[str, str]:
     """SHA-256 of every module of this project that is loaded."""
     return {
-        name: hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+        name: hashlib.sha256(Path(file).read_bytes()).hexdigest()
         for name, module in sorted(sys.modules.items())
-        if name.startswith("stages.") and module.__file__
+        if name.split(".")[0] in ("stages", "__main__") and (file := getattr(module, "__file__", None))
     }
 
 
@@ -74,7 +74,10 @@ class Checkpoint:
                 finally:
                     holder.unlink(missing_ok=True)
         except Timeout:
-            who = holder.read_text() if holder.exists() else "another process"
+            try:
+                who = holder.read_text()
+            except OSError:  # it has just begun or just ended
+                who = "another process"
             raise UserError(
                 f"{who} is training this very model: wait for it, or end it, then run again"
             ) from None

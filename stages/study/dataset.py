@@ -97,6 +97,8 @@ def load_data(path: Path = DATASET) -> Data:
         return Data(**splits, mean=tensors["mean"], std=tensors["std"], classes=classes)  # type: ignore[arg-type]
     except FileNotFoundError:
         raise UserError(f"{path} is missing: make it with 'dvc repro download'") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
     except (SafetensorError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is no data set of this project ({error}): delete it, then 'dvc repro download'"

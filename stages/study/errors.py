@@ -25,7 +25,7 @@ def run(main: Callable[[], None]) -> None:
         where = f" {error.filename!r}" if error.filename else ""
         sys.exit(f"error: the system refused{where}: {error.strerror or error}{_restore_hint()}")
     except KeyboardInterrupt as stop:
-        print(stop if stop.args else "stopped; the same command starts over", file=sys.stderr)
+        print(stop if stop.args else "stopped: the same command goes on", file=sys.stderr)
         sys.exit(143 if isinstance(stop, Terminated) else 130)
 
 
@@ -39,8 +39,14 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 def _restore_hint() -> str:
     """The command that brings back committed results, where DVC deleted them before the stage ran."""
-    paths = ("metrics", "plots")
-    deleted = subprocess.run(
-        ["git", "ls-files", "--deleted", "--", *paths], capture_output=True, text=True, check=False
-    )
-    return f" (restore the committed results: git checkout -- {' '.join(paths)})" if deleted.stdout else ""
+    try:
+        listing = subprocess.run(
+            ["git", "ls-files", "--deleted", "--", "metrics", "plots"],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+    except OSError:  # no git here
+        return ""
+    paths = sorted({path.split("/")[0] for path in listing.split()})
+    return f" (restore the committed results: git checkout -- {' '.join(paths)})" if paths else ""

@@ -11,23 +11,25 @@ from typing import Any
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` aside, to ``.<name>.partial``, then rename it: nobody ever sees half a file.
+    """Write ``content`` aside, then rename it to ``path``: nobody ever sees half a file.
 
     Raises:
-        OSError: naming ``path``, which is left as it was.
+        OSError: naming ``path``, which is left as it was, or the folder that cannot be made.
     """
-    aside = path.with_name(f".{path.name}.partial")
+    # by process: two experiments at a time may write the same run record
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        with suppress(OSError):
-            aside.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with suppress(OSError):  # gone after the rename
+            aside.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

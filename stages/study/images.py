@@ -15,7 +15,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
     ``images[i]`` is an image (3, 32, 32) float32 and its label (); with a list or tensor of N
     indices, (N, 3, 32, 32) in channels_last memory and (N,). With an ``augmentation`` every look-up
-    draws new transformations, from ``generator``.
+    draws new transformations, from ``generator`` (so no worker processes: each would repeat its draws).
     """
 
     def __init__(

@@ -121,7 +121,8 @@ def count_parameters(model: nn.Module) -> int:
 def save_model(model: MLP | CNN, path: Path) -> None:
     """Write weights and architecture of ``model`` as one safetensors file."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {"architecture": type(model).__name__, "config": json.dumps(model.config)}
+    # a single key: safetensors writes several in an order that changes from process to process
+    metadata = {"model": json.dumps({"architecture": type(model).__name__, "config": model.config})}
     write_bytes(path, save(tensors, metadata))
 
 
@@ -136,11 +137,13 @@ def load_model(path: Path) -> MLP | CNN:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        config: dict[str, Any] = json.loads(metadata["config"])
-        model = architectures[metadata["architecture"]](**config)
+        description: dict[str, Any] = json.loads(metadata["model"])
+        model = architectures[description["architecture"]](**description["config"])
         model.load_state_dict(tensors)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: make it with 'dvc repro train_{path.stem}'") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
         raise UserError(

@@ -4,13 +4,15 @@ Every key, its type and its bounds stand here once. The whole file is checked be
 """
 
 import difflib
+import math
+import reprlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from stages.study.errors import UserError
 from stages.study.geometry import block_layers, output_size
@@ -45,8 +47,10 @@ class Data(Section):
     """Where the images come from and how many of them are used."""
 
     source: Literal["cifar10", "synthetic"] = Field(description="cifar10 or synthetic")
-    url: str = Field(pattern=r"^https?://\S+$", max_length=2000, description="an http:// or https:// address")
-    md5: str = Field(pattern=r"^[0-9a-f]{32}$", description="32 hexadecimal digits")
+    url: str = Field(
+        pattern=r"^https?://[!-~]+$", max_length=2000, description="an http:// or https:// address"
+    )
+    md5: str = Field(pattern=r"^[0-9a-f]{32}$", description="32 hexadecimal digits, letters in lower case")
     train_size: int = _whole(10, 50_000)
     validation_size: int = _whole(0, 49_990)
     test_size: int = _whole(10, 10_000)
@@ -57,7 +61,7 @@ class Train(Section):
     """What all four trainings share."""
 
     epochs: int = _whole(1, 10_000)
-    batch_size: int = _whole(2, 1024)
+    batch_size: int = _whole(2, 512)
     learning_rate: float = _positive(1)
     betas: list[Annotated[float, Field(ge=0, le=0.99999)]] = Field(
         min_length=2, max_length=2, description="two numbers from 0 to 0.99999"
@@ -78,14 +82,14 @@ class Baseline(Section):
 class Cnn(Section):
     """The CNN: blocks of convolutions, a 2x2 max pooling after each block."""
 
-    blocks: list[Annotated[list[Annotated[int, Field(ge=1, le=256)]], Field(min_length=1, max_length=4)]] = (
+    blocks: list[Annotated[list[Annotated[int, Field(ge=1, le=128)]], Field(min_length=1, max_length=3)]] = (
         Field(
             min_length=1,
             max_length=5,
-            description="a list of 1 to 5 blocks, each a list of 1 to 4 channel counts from 1 to 256",
+            description="a list of 1 to 5 blocks, each a list of 1 to 3 channel counts from 1 to 128",
         )
     )
-    kernel_size: int = _whole(1, 31)
+    kernel_size: int = _whole(1, 11)
     padding: Literal["valid", "same"] = Field(description="valid or same")
 
     @model_validator(mode="after")
@@ -153,6 +157,9 @@ class Params(Section):
         if self.train.batch_size > left:
             allowed = f"at most the number of training images, {left}"
             raise _refusal("train.batch_size", self.train.batch_size, allowed)
+        if self.viz.image is not None and self.viz.image >= self.data.test_size:
+            allowed = f"null, or below data.test_size, {self.data.test_size}"
+            raise _refusal("viz.image", self.viz.image, allowed)
         return self
 
 
@@ -168,9 +175,13 @@ def load(path: Path = PARAMS) -> Params:
         content = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run from the root of the repository") from None
-    except (YAMLError, UnicodeDecodeError, ValueError) as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML: {problem}") from None
+    except OSError:
+        raise
+    except RecursionError:
+        raise UserError(f"{path} is not valid YAML: nested too deeply") from None
+    except Exception as error:  # ruamel raises KeyError, IndexError and others on a wrong explicit tag
+        problem = " ".join(ascii(str(error))[1:-1].replace("\\n", " ").split())
+        raise UserError(f"{path} is not valid YAML: {problem or type(error).__name__}") from None
     return check(content, str(path))
 
 
@@ -194,40 +205,65 @@ def _refusal(key: str, value: Any, allowed: str) -> PydanticCustomError:
 
 
 def _explain(invalid: ValidationError) -> str:
-    """The first error in one line: key, value, what is allowed."""
-    error = invalid.errors(include_url=False)[0]
-    location = error["loc"]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)[1:]
+    """The error to mend first, in one line: key, value, what is allowed."""
+    unknown = ("extra_forbidden", "invalid_key")
+    # a misspelt key is also a missing one: what stands in the file says more
+    error = min(invalid.errors(include_url=False), key=lambda error: error["type"] not in unknown)
+    *section, last = location = error["loc"] or ("",)
     if error["type"] == "combination":
         context = error["ctx"]
-        key = f"{key}.{context['key']}".lstrip(".")
+        key = f"{_key(location)}.{context['key']}".lstrip(".")
         return f"{key} is {_short(context['value'])}, but must be {context['allowed']}"
-    if error["type"] == "extra_forbidden":
-        section: Any = Params
-        for part in location[:-1]:
-            section = section.model_fields[part].annotation
-        names = list(section.model_fields)
-        near = difflib.get_close_matches(str(location[-1]), names, n=1)
+    if error["type"] in unknown:
+        names = list(_model(section).model_fields)
+        near = difflib.get_close_matches(str(last), names, n=1)
         guess = f" (did you mean {near[0]}?)" if near else ""
-        return f"unknown key {_short(key)}{guess}: allowed there are {', '.join(names)}"
-    allowed = _allowed(location)
+        name = _short(".".join(map(str, location)))
+        return f"unknown key {name}{guess}: allowed there are {', '.join(names)}"
     if error["type"] == "missing":
-        return f"{key} is missing: it must be {allowed}"
-    return f"{key or 'the file'} is {_short(error['input'])}, but must be {allowed}"
+        return f"{_key(location)} is missing: it must be {_allowed(location)}"
+    return f"{_key(location) or 'the file'} is {_short(error['input'])}, but must be {_allowed(location)}"
 
 
-def _allowed(location: tuple[int | str, ...]) -> str:
+def _key(location: Sequence[int | str]) -> str:
+    """``cnn.blocks[1]`` for ``("cnn", "blocks", 1)``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)[1:]
+
+
+def _model(section: Sequence[int | str]) -> type[BaseModel]:
+    """The class of a section, or of the whole file."""
+    return Params.model_fields[str(section[0])].annotation if section else Params  # type: ignore[return-value]
+
+
+def _allowed(location: Sequence[int | str]) -> str:
     """What the key at ``location`` may be, from the description of its field."""
-    names = [part for part in location if isinstance(part, str)]
-    if not names or names[0] not in Params.model_fields:
-        return f"a mapping with text keys: {', '.join(Params.model_fields)}"
-    section: Any = Params.model_fields[names[0]].annotation
-    if len(names) == 1 or names[1] not in section.model_fields:
-        return f"a mapping with text keys: {', '.join(section.model_fields)}"
-    return str(section.model_fields[names[1]].description)
+    section, key = [*map(str, location), "", ""][:2]
+    model = _model([section] if section else [])
+    if key:
+        return str(model.model_fields[key].description)
+    return f"a mapping with text keys: {', '.join(model.model_fields)}"
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) and value.isprintable() else ascii(value)
-    text = " ".join(text.split())
-    return repr(text[:57] + "...") if len(text) > 60 else (repr(text) if isinstance(value, str) else text)
+    text = _Brief().repr(value[:1000] if isinstance(value, str) else value)
+    if not text.isprintable():
+        text = ascii(text)[1:-1]
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class _Brief(reprlib.Repr):
+    """Values as YAML would have them, cut short without being walked: a few aliases make endless ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 50, 50
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to print a number of more than 4300 digits
+        return str(x) if abs(x) < 10**50 else f"a number of {math.log10(abs(x)):.0f} digits"
+
+    def repr_bool(self, x: bool, level: int) -> str:
+        return str(x).lower()
+
+    def repr_NoneType(self, x: None, level: int) -> str:  # noqa: N802
+        return "null"

@@ -31,7 +31,7 @@ class Runtime:
             "device": str(self.device),
             "device_name": torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
-            else torch.backends.cpu.get_cpu_capability(),
+            else f"{torch.cpu.get_capabilities()['cpu_name']}, {torch.backends.cpu.get_cpu_capability()}",
             "precision": self.precision,
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
@@ -47,12 +47,13 @@ def prepare(train: Train) -> Runtime:
     """
     keep_freed_memory()
     device = _device(train.device)
-    precision, reason = _precision(train.precision, device)
     if device.type == "cuda":
         # cuBLAS repeats its results bit for bit only with a fixed workspace
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32
+    precision, reason = _precision(train.precision, device)
     torch.manual_seed(train.seed)
     print(f"{device}, {precision}: {reason}", file=sys.stderr)
     return Runtime(device, precision, reason)

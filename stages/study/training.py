@@ -4,15 +4,16 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import OneCycleLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from stages.study.augmentation import Augmentation
@@ -125,15 +126,8 @@ class Trainer:
             if methods.one_cycle_peak
             else None
         )
-        self.average = (
-            AveragedModel(
-                self.model,
-                multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / max(1, methods.averaging * total)),
-                use_buffers=True,
-            )
-            if methods.averaging
-            else None
-        )
+        self.average = deepcopy(self.model).requires_grad_(False) if methods.averaging else None
+        self._blend = get_ema_multi_avg_fn(1 - 1 / max(1, methods.averaging * total))
         self.history: list[dict[str, float]] = []
         self.timing: list[dict[str, float]] = []
         self.key = digest(
@@ -152,7 +146,7 @@ class Trainer:
     @property
     def result(self) -> MLP | CNN:
         """The model that is evaluated and kept: the averaged one where there is one."""
-        return cast("MLP | CNN", self.average.module) if self.average else self.model
+        return self.model if self.average is None else self.average
 
     def run(self, checkpoint: Checkpoint, name: str) -> None:
         """Train the epochs that are missing, with a checkpoint and a run record after each.
@@ -237,8 +231,8 @@ class Trainer:
         self.optimizer.step()
         if self.schedule:
             self.schedule.step()
-        if self.average:
-            self.average.update_parameters(self.model)
+        if self.average is not None:
+            self._blend(_floats(self.average), _floats(self.model), None)
         return loss.detach()
 
     def _batches(self, epoch: int) -> Iterator[Tensor]:
@@ -289,7 +283,7 @@ class Trainer:
         return {
             "history": self.history,
             "timing": self.timing,
-            **{name: part.state_dict() for name, part in parts.items() if part},
+            **{name: part.state_dict() for name, part in parts.items() if part is not None},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -298,3 +292,8 @@ class Trainer:
         for name in ("model", "optimizer", "schedule", "average"):
             if name in state:
                 getattr(self, name).load_state_dict(state[name])
+
+
+def _floats(model: nn.Module) -> list[Tensor]:
+    """Weights and batch norm's running statistics of ``model``; its count of batches is no float."""
+    return [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
