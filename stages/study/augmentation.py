@@ -61,8 +61,11 @@ class Augmentation:
         columns = torch.arange(width, device=padded.device)
         columns = torch.where(draws.flip[:, None], width - 1 - columns, columns)
         columns = draws.left[:, None] + columns
-        # crop and flip are one gather: a permutation of rows and columns per image
-        images = padded[indices[:, None, None], rows[:, :, None], columns[:, None, :]].float()
+        # crop and flip are one gather of pixels: a choice of rows and of columns for every image
+        pixels = ((indices * padded.shape[1])[:, None] + rows)[:, :, None] * padded.shape[2]
+        pixels = (pixels + columns[:, None, :]).view(-1)
+        images = padded.view(-1, padded.shape[3]).index_select(0, pixels).float()
+        images = images.view(len(indices), height, width, padded.shape[3])
         if draws.brightness is not None:
             images = images.mul_(draws.brightness[:, None, None, None]).clamp_(max=255)
         return images
