@@ -1,0 +1,110 @@
+"""What several tests need of the project: its files, its stages' imports, copies to run in."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES: dict[str, Any] = PIPELINE["stages"]
+TRAININGS = ("train_baseline", "train_cnn", "train_augmented", "train_regularized")
+MODELS = ("baseline", "cnn", "augmented", "regularized")
+# smaller than any use of it, for tests that ask which stages run and not what they learn
+TINY: dict[str, dict[str, Any]] = {
+    "data": {"source": "synthetic", "train_size": 200, "test_size": 100},
+    "train": {"epochs": 2, "batch_size": 50},
+    "baseline": {"hidden": [16]},
+    "cnn": {"blocks": [[4, 4], [8, 8]]},
+}
+
+
+def local_modules(file: Path) -> set[Path]:
+    """Files of this project that ``file`` imports by name."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    files = (ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names)
+    return {file for file in files if file.is_file()}
+
+
+def import_closure(file: Path) -> set[str]:
+    """``file``, everything of this project that importing it runs, as paths from the root."""
+    found: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += local_modules(module)
+            packages = (folder / "__init__.py" for folder in module.parents)
+            waiting += [package for package in packages if package.is_file()]
+    return {str(module.relative_to(ROOT)) for module in found}
+
+
+def tracked_files() -> list[str]:
+    """Files that Git tracks or would track, as paths from the root."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in listing.splitlines() if (ROOT / name).is_file()]
+
+
+def copy_project(target: Path, changes: dict[str, dict[str, Any]]) -> Path:
+    """A clone of the project in ``target`` with ``changes`` to params.yaml, and results of no run."""
+    for name in tracked_files():
+        if not name.startswith(("metrics/", "plots/", "dvc.lock")):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    params = yaml.safe_load((target / "params.yaml").read_text())
+    for section, values in changes.items():
+        params[section] |= values
+    (target / "params.yaml").write_text(yaml.safe_dump(params))
+    for command in (
+        ("init", "-q", "-b", "main"),
+        ("config", "user.name", "Test"),
+        ("config", "user.email", "test@example.org"),
+    ):
+        subprocess.run(["git", *command], cwd=target, check=True)
+    commit(target, "a project")
+    return target
+
+
+def commit(folder: Path, message: str) -> None:
+    """Commit everything in ``folder``."""
+    subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", message], cwd=folder, check=True)
+
+
+def command(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of this environment in ``folder``; the tests' own DVC variables are left out."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
+    return subprocess.run(
+        words,
+        cwd=folder,
+        env=own | {"PATH": path} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def dvc(folder: Path, *words: str, **environment: str) -> str:
+    """Run ``dvc`` in ``folder``; fails the test, with what it said, where it fails."""
+    result = command(folder, "dvc", *words, **environment)
+    assert result.returncode == 0, f"dvc {' '.join(words)}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def executed(output: str) -> list[str]:
+    """The stages that DVC says it ran, sorted."""
+    return sorted(re.findall(r"Running stage '(\w+)'", output))
