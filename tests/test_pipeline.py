@@ -39,9 +39,7 @@ def outputs(folder: Path) -> dict[str, str]:
         for kind in ("outs", "metrics", "plots")
         for path in stage[kind]
     ]
-    files = [
-        file for path in declared for file in ([folder / path, *sorted((folder / path).glob("**/*"))])
-    ]
+    files = [file for path in declared for file in ([folder / path, *sorted((folder / path).glob("**/*"))])]
     return {
         str(file.relative_to(folder)): hashlib.md5(file.read_bytes()).hexdigest()
         for file in files
@@ -124,14 +122,18 @@ def test_an_experiment_can_be_run_and_compared(clone: Path) -> None:
     output = dvc(clone, "exp", "run", "-n", "wider", "-S", "aug.crop_pad=4")
     assert executed(output) == ["train_augmented", "train_regularized", "visualize_filters"]
 
-    shown = {row["Experiment"]: row for row in csv.DictReader(dvc(clone, "exp", "show", "--csv").splitlines())}
+    shown = {
+        row["Experiment"]: row for row in csv.DictReader(dvc(clone, "exp", "show", "--csv").splitlines())
+    }
     assert shown["wider"]["aug.crop_pad"] == "4"
 
     metrics = json.loads(dvc(clone, "metrics", "diff", "--json", "HEAD", "wider"))
-    assert set(metrics["diff"]) == {f"metrics/{name}.json" for name in ("augmented", "regularized", "filters")}
+    assert set(metrics["diff"]) == {
+        f"metrics/{name}.json" for name in ("augmented", "regularized", "filters")
+    }
 
     plots = json.loads(dvc(clone, "plots", "diff", "--json", "HEAD", "wider"))["data"]
-    for chart in ("dvc.yaml::accuracy", "dvc.yaml::losses"):
+    for chart in ("accuracy", "losses"):
         rows = [row for part in plots[chart] for row in json.loads(part["content"])["data"]["values"]]
         series = {(row["rev"], Path(row["filename"]).stem) for row in rows}
         assert series == {(rev, name) for rev in ("HEAD", "wider") for name in MODELS}
@@ -165,7 +167,7 @@ def test_charts_show_each_thing_once(clone: Path) -> None:
     plots = json.loads(dvc(clone, "plots", "show", "--json"))["data"]
     pictures = {name for name, parts in plots.items() if parts[0]["type"] == "image"}
     charts = set(plots) - pictures
-    assert {"dvc.yaml::accuracy", "dvc.yaml::losses"} <= charts
+    assert {"accuracy", "losses"} <= charts
     assert len(charts) == 2 + len(MODELS)
     on_disk = {str(file.relative_to(clone)) for file in (clone / "plots").glob("**/*.png")}
     assert {name for name in pictures} == on_disk

@@ -31,7 +31,7 @@ class Runtime:
             "device": str(self.device),
             "device_name": torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
-            else f"{torch.cpu.get_capabilities()['cpu_name']}, {torch.backends.cpu.get_cpu_capability()}",
+            else f"{torch.cpu.get_capabilities().get('cpu_name', platform.machine())}, {torch.backends.cpu.get_cpu_capability()}",
             "precision": self.precision,
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
