@@ -27,11 +27,14 @@ class Runtime:
 
     def describe(self) -> dict[str, str | int]:
         """Everything about machine and libraries on which the last bits of a result depend."""
+        if self.device.type == "cuda":
+            device_name = torch.cuda.get_device_name(self.device)
+        else:
+            cpu_name = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
+            device_name = f"{cpu_name}, {torch.backends.cpu.get_cpu_capability()}"
         return {
             "device": str(self.device),
-            "device_name": torch.cuda.get_device_name(self.device)
-            if self.device.type == "cuda"
-            else f"{torch.cpu.get_capabilities().get('cpu_name', platform.machine())}, {torch.backends.cpu.get_cpu_capability()}",
+            "device_name": device_name,
             "precision": self.precision,
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
