@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from stages.tools.quickstart import REDUCED
 
 from stages.study import synthetic
-from stages.tools.quickstart import REDUCED
 from tests.project import MODELS, STAGES, TINY, commit, copy_project, dvc, executed
 
 pytestmark = pytest.mark.slow
@@ -170,7 +170,7 @@ def test_charts_show_each_thing_once(clone: Path) -> None:
     assert {"accuracy", "losses"} <= charts
     assert len(charts) == 2 + len(MODELS)
     on_disk = {str(file.relative_to(clone)) for file in (clone / "plots").glob("**/*.png")}
-    assert {name for name in pictures} == on_disk
+    assert set(pictures) == on_disk
     for name in MODELS:
         (part,) = plots[f"plots/{name}/predictions.csv"]
         values = json.loads(part["content"])["data"]["values"]
