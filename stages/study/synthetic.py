@@ -88,7 +88,8 @@ def _draw(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     images += patch() * (uniform(0, 1, 3) - images)
     images += 0.08 * (2 * rng.random(images.shape, np.float32) - 1)
-    return (images * 255).round().clip(0, 255).astype(np.uint8)
+    levels: np.ndarray = (images * 255).round().clip(0, 255)
+    return levels.astype(np.uint8)
 
 
 def _cover(distance: np.ndarray) -> np.ndarray:
@@ -122,15 +123,16 @@ def _polygon(x: np.ndarray, y: np.ndarray, *corners: tuple[float, float]) -> np.
         across, down = x2 - x1, y2 - y1
         length = (across**2 + down**2) ** 0.5
         sides.append((down * (x - x1) - across * (y - y1)) / length)
-    return np.maximum.reduce(sides)
+    return np.asarray(np.maximum.reduce(sides))
 
 
 def _union(*distances: np.ndarray) -> np.ndarray:
-    return np.minimum.reduce(distances)
+    return np.asarray(np.minimum.reduce(distances))
 
 
 def _ring(x: np.ndarray, y: np.ndarray, across: float, down: float, outer: float, inner: float) -> np.ndarray:
-    return np.maximum(_disc(x, y, across, down, outer), -_disc(x, y, across, down, inner))
+    hole = _disc(x, y, across, down, inner)
+    return np.asarray(np.maximum(_disc(x, y, across, down, outer), -hole))
 
 
 # The objects, each within -1 to 1.
