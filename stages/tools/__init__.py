@@ -1,0 +1,1 @@
+"""Commands beside the pipeline: run them as ``python -m stages.tools.<command>`` from the root."""
