@@ -87,7 +87,10 @@ def test_output_of_blocks_is_the_closed_form_of_b3(blocks: list[tuple[list[int],
             with pytest.raises(ValueError, match="but only"):
                 output_size(n, block_layers(kernels, pools))
             return
-    assert output_size(n, block_layers(kernels, pools)) == expected
+    layers = block_layers(kernels, pools)
+    assert output_size(n, layers) == expected
+    field = receptive_field(layers)  # the stack is placed like one kernel
+    assert output_size(n, layers) == (n - field.size) // field.stride + 1
 
 
 def test_examples_of_the_sheet() -> None:

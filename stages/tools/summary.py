@@ -32,7 +32,7 @@ def build(params: Params) -> dict[str, MLP | CNN]:
 
 
 def rows(model: MLP | CNN) -> list[Row]:
-    """The layers of ``model`` in order.
+    """The layers of ``model``, which is left in evaluation mode, in order.
 
     A dense layer sees all that is left of the image, like a convolution whose kernel covers it.
     Every other layer works on single units and keeps their receptive field.
