@@ -69,9 +69,7 @@ def main() -> None:
     filter_figures.evidence(
         image, heat.numpy(), predicted, _mean(drops.top), _mean(drops.moved), PICTURES / "evidence.png"
     )
-    for name, layer, result, patch in zip(
-        convolutions(model), layers, surveys, patches, strict=True
-    ):
+    for name, layer, result, patch in zip(convolutions(model), layers, surveys, patches, strict=True):
         activation = layer[0].numpy()
         for suffix, top, scale in (
             ("", largest, "all layers on one scale"),

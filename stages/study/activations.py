@@ -1,5 +1,6 @@
 """What the convolutions of a CNN answer: activations by forward hooks, and a survey of the test set."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -178,7 +179,7 @@ def top_patches(images: Tensor, field: Field, result: Survey, padding: Sequence[
         padding,
     )
     patches[result.values.T.flatten() == 0] = torch.tensor(padding, dtype=torch.uint8)
-    return patches.unflatten(0, (channels, best))
+    return patches.view(channels, best, field.size, field.size, 3)
 
 
 def effective_fields(model: CNN, images: Images, indices: Tensor) -> list[Tensor]:
@@ -189,7 +190,7 @@ def effective_fields(model: CNN, images: Images, indices: Tensor) -> list[Tensor
     "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks").
     """
     totals: list[Tensor] = []
-    for chunk in indices.split(BATCH):
+    for chunk in torch.split(indices, BATCH):
         batch = images[chunk][0].requires_grad_()
         layers, _ = activations(model, batch)
         units = [layer[:, :, layer.shape[2] // 2, layer.shape[3] // 2].sum() for layer in layers]
@@ -204,4 +205,4 @@ def effective_size(magnitude: Tensor) -> float:
 
     Those above 1 - 95.45 % of the largest count, as in Luo et al. 2016; 0 where nothing is above 0.
     """
-    return float((magnitude > (1 - 0.9545) * magnitude.max()).sum()) ** 0.5
+    return math.sqrt(int((magnitude > (1 - 0.9545) * magnitude.max()).sum()))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-WINDOW, STEP = 8, 4
+WINDOW, STEP, BATCH = 8, 4, 256
 HIDDEN_SHARE = 0.2
 
 
@@ -31,6 +31,10 @@ def occlusion(model: nn.Module, images: Tensor) -> Tensor:
     of the predicted class's logit over the windows that hide it (Zeiler and Fergus 2014, "Visualizing
     and Understanding Convolutional Networks", section 4.2, there for the class's probability).
     """
+    return torch.cat([_occlusion(model, batch) for batch in torch.split(images, BATCH)])
+
+
+def _occlusion(model: nn.Module, images: Tensor) -> Tensor:
     height, width = images.shape[2:]
     evidence = torch.zeros(len(images), height, width)
     times = torch.zeros(height, width)
@@ -71,6 +75,7 @@ def faithfulness(
 
 
 def _drop(model: nn.Module, images: Tensor, logits: Tensor, predicted: Tensor, hidden: Tensor) -> Tensor:
-    """Drop (N,) of the ``predicted`` logit, where the pixels with 1 in ``hidden``, (H, W) or (N, H, W), are 0."""
+    """Drop (N,) of the ``predicted`` logit while pixels with 1 in ``hidden``, (H, W) or (N, H, W), are 0."""
     visible = (1 - hidden).expand(len(images), -1, -1).unsqueeze(1)
-    return logits - model(images * visible).gather(1, predicted[:, None])[:, 0]
+    remaining: Tensor = model(images * visible).gather(1, predicted[:, None])[:, 0]
+    return logits - remaining

@@ -76,7 +76,9 @@ def write(
                 "active": [round(float(share), 5) for share in survey.active],
                 "mean": [round(float(mean), 5) for mean in survey.mean],
                 "maximum": [round(float(maximum), 4) for maximum in survey.maximum],
-                "kernel": _kernels(model.get_submodule(layer_name).weight.numpy()),  # type: ignore[union-attr, operator]
+                "kernel": _kernels(
+                    model.get_parameter(f"{layer_name}.weight").numpy(), colours=layer_name == "conv1"
+                ),
                 # a row of patches for each channel
                 "patches": _png(np.concatenate([_row(row) for row in patch.numpy()])),
                 "patch": patch.shape[2],
@@ -112,12 +114,16 @@ def _scaled(activation: np.ndarray) -> dict[str, Any]:
     return {"png": _png(levels), "largest": round(largest, 4)}
 
 
-def _kernels(weights: np.ndarray) -> dict[str, Any]:
-    """``weights`` (C, inputs, k, k): a row of 8-bit tiles for each channel, 128 is 0, 1 and 255 ± ``largest``."""
+def _kernels(weights: np.ndarray, colours: bool) -> dict[str, Any]:
+    """``weights`` (C, inputs, k, k) in 8 bits, 128 is 0, 255 ``largest``: a row of tiles for each channel.
+
+    With ``colours`` the three inputs are red, green and blue of one tile.
+    """
     largest = float(np.abs(weights).max())
     levels = np.rint(128 + weights * (127 / largest if largest else 0)).astype(np.uint8)
+    rows = [kernel.transpose(1, 2, 0) if colours else _row(kernel) for kernel in levels]
     return {
-        "png": _png(np.concatenate([_row(kernel) for kernel in levels])),
+        "png": _png(np.concatenate(rows)),
         "largest": round(largest, 4),
         "inputs": weights.shape[1],
         "size": weights.shape[2],

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -118,13 +118,13 @@ def activation_grid(
     side = image.shape[0] * 4
     left, top = side + 42, 44
     grid_height = rows * step_y
-    canvas = _Canvas(max(left + columns * step_x + 84, 420), max(top + grid_height + 10, 330), title)
+    canvas = _Canvas(max(left + columns * step_x + 84, 420), max(top + grid_height + 12, 330), title)
     canvas.image(14, top + label, image, 4)
     canvas.text(14, top + label + side + 6, caption, size=8.5, va="top")
     canvas.text(
         14,
-        top + label + side + 52,
-        f"{len(activation)} channels\nof {height}×{width} units",
+        top + label + side + 62,
+        f"{len(activation)} channels\nof {height}x{width} units",
         size=8.5,
         va="top",
         color="0.35",
@@ -157,7 +157,7 @@ def kernels(weights: Array, path: Path) -> None:
     left, top = 14, 40
     width = max(left + columns * step_x + 6, 430)
     canvas = _Canvas(
-        width, top + rows * step_y + 92, f"conv1: the {len(tiles)} kernels, {size}×{size} pixels each"
+        width, top + rows * step_y + 92, f"conv1: the {len(tiles)} kernels, {size}x{size} pixels each"
     )
     for channel, tile in enumerate(tiles):
         row, column = divmod(channel, columns)
@@ -188,21 +188,21 @@ def top_patches(layer: str, patches: Array, maximum: Array, path: Path) -> None:
     """
     rows, columns = grid_shape(len(patches))
     size = patches.shape[2]
-    zoom = max(1, 24 // size)
+    zoom = max(1, 32 // size)
     inner, label, gap = 1, 13, 10
-    blocks = [mosaic(block, 3, inner, (255, 255, 255)) for block in patches]
+    blocks = [mosaic(block, 3, inner, (200, 200, 200)) for block in patches]
     height, width = (side * zoom for side in blocks[0].shape[:2])
     step_x, step_y = max(width, 62) + gap, height + gap + label
     left, top = 14, 58
     canvas = _Canvas(
         max(left + columns * step_x + 4, 560),
-        top + rows * step_y,
+        top + rows * step_y + 6,
         f"{layer}: the {patches.shape[1]} test patches that excite each channel most",
     )
     canvas.text(
         14,
         33,
-        f"{size}×{size} pixels: all that one unit sees. Pink: outside the image.",
+        f"{size}x{size} pixels: all that one unit sees. Pink: outside the image.",
         size=8.5,
         va="top",
         color="0.35",
@@ -239,7 +239,7 @@ def receptive_fields(
     canvas.text(14, top + gap + side * 1.5, "does see\n(mean\ngradient)", size=9, va="center")
     for place, (layer, (first, end), magnitude, size) in enumerate(layers):
         x = left + place * (side + gap)
-        canvas.text(x, top - 6, f"{layer}: {end - first}×{end - first}", size=9)
+        canvas.text(x, top - 6, f"{layer}: {end - first}x{end - first}", size=9)
         upper = canvas.image(x, top, image, zoom)
         lower = canvas.image(x, top + side + gap, magnitude, zoom, cmap="magma", vmin=0)
         for axes in (upper, lower):
@@ -263,7 +263,9 @@ def evidence(image: Array, heat: Array, predicted: str, top: float, moved: float
     """
     zoom, gap, left, header = 7, 16, 14, 62
     side = image.shape[0] * zoom
-    canvas = _Canvas(left + 3 * (side + gap) + 62, header + side + 40, f"Where “{predicted}” comes from")
+    canvas = _Canvas(
+        left + 3 * (side + gap) + 62, header + side + 40, f"Where the prediction comes from: {predicted}"
+    )
     largest = float(np.abs(heat).max()) or 1.0
     style = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
     grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
@@ -279,8 +281,8 @@ def evidence(image: Array, heat: Array, predicted: str, top: float, moved: float
     canvas.text(
         left,
         header + side + 24,
-        f"Evidence: drop of the logit while 8×8 pixels around are hidden. Over the test images, hiding the top fifth "
-        f"costs {top:.2f},\nthe same shape elsewhere {moved:.2f}.",
+        "Evidence: how far the logit drops while 8x8 pixels around a place are hidden. Over test images,\n"
+        f"hiding the top fifth of the pixels costs {top:.2f}, hiding the same shape elsewhere {moved:.2f}.",
         size=8.5,
         color="0.35",
         va="center",
