@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from stages.study import activations as subject
 from stages.study.activations import (
     activations,
+    convolutions,
     cut,
     effective_fields,
     effective_size,
@@ -51,7 +52,7 @@ def hooks(model: nn.Module) -> int:
 
 def test_hooks_are_gone_after_use_and_after_an_error() -> None:
     model = make_cnn([[4], [3]])
-    with recorded([model.relu1, model.relu2]) as outputs:
+    with recorded([model.get_submodule("relu1"), model.get_submodule("relu2")]) as outputs:
         assert hooks(model) == 2
         model(torch.zeros(1, 3, 32, 32))
         assert [len(output[0]) for output in outputs] == [4, 3]
@@ -59,7 +60,7 @@ def test_hooks_are_gone_after_use_and_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="expected input"):
         activations(model, torch.zeros(1, 5, 32, 32))
     assert hooks(model) == 0
-    with pytest.raises(AttributeError), recorded([model.relu1, "no module"]):  # type: ignore[list-item]
+    with pytest.raises(AttributeError), recorded([model.get_submodule("relu1"), "no module"]):  # type: ignore[list-item]
         pass
     assert hooks(model) == 0
 
@@ -84,7 +85,9 @@ def test_activations_are_those_of_the_layers_run_by_hand(padding: str, batch_nor
     assert len(layers) == 3
     for layer, truth in zip(layers, expected, strict=True):
         torch.testing.assert_close(layer, truth)
-    torch.testing.assert_close(logits, F.linear(x.flatten(1), model.dense.weight, model.dense.bias))  # type: ignore[arg-type]
+    torch.testing.assert_close(
+        logits, F.linear(x.flatten(1), model.get_parameter("dense.weight"), model.get_parameter("dense.bias"))
+    )
 
 
 def test_training_mode_is_refused() -> None:
@@ -98,7 +101,7 @@ def test_survey_is_that_of_a_brute_force_pass(monkeypatch: pytest.MonkeyPatch) -
     data.test.images[7] = 90  # ties between positions
     model = make_cnn([[6], [5]])
     with torch.no_grad():
-        model.conv1.bias[2] = -1000  # type: ignore[index, operator]
+        model.get_parameter("conv1.bias")[2] = -1000
     images = Images(data.test, data)
     monkeypatch.setattr(subject, "BATCH", 6)
     results = survey(model, images, best=9)
@@ -132,9 +135,9 @@ def test_survey_is_that_of_a_brute_force_pass(monkeypatch: pytest.MonkeyPatch) -
 def test_a_patch_is_what_its_unit_sees(padding: str) -> None:
     """Changing all pixels outside the patch leaves the unit as it is; changing one inside moves it."""
     model = make_cnn([[3, 3], [3, 3]], padding).double()
-    for convolution in (model.conv1, model.conv2, model.conv3, model.conv4):
+    for name in convolutions(model):
         # all weights positive: no ReLU is off, so that every pixel inside counts
-        nn.init.uniform_(convolution.weight, 0.1, 1)  # type: ignore[arg-type]
+        nn.init.uniform_(model.get_parameter(f"{name}.weight"), 0.1, 1)
     generator = torch.Generator().manual_seed(2)
     image = torch.rand(1, 3, 32, 32, generator=generator, dtype=torch.float64)
     layers, _ = activations(model, image)
@@ -174,15 +177,15 @@ def test_top_patches_excite_as_recorded() -> None:
     data = make_data(12)
     model = make_cnn([[4, 5]])
     with torch.no_grad():
-        model.conv2.bias[1] = -1000  # type: ignore[index, operator]
+        model.get_parameter("conv2.bias")[1] = -1000
     result = survey(model, Images(data.test, data))[1]
     patches = top_patches(data.test.images, fields(model)[1], result, PINK)
     assert patches.shape == (5, 9, 5, 5, 3)
     assert (patches[1] == torch.tensor(PINK, dtype=torch.uint8)).all()
     normal = (patches.flatten(0, 1) / 255 - data.mean) / data.std
     x = normal.permute(0, 3, 1, 2)
-    for convolution in (model.conv1, model.conv2):
-        x = F.relu(F.conv2d(x, convolution.weight, convolution.bias))  # type: ignore[arg-type]
+    for name in ("conv1", "conv2"):
+        x = F.relu(F.conv2d(x, model.get_parameter(f"{name}.weight"), model.get_parameter(f"{name}.bias")))
     answers = x.view(5, 9, 5).diagonal(dim1=0, dim2=2).T  # channel by patch: each channel on its own patches
     for channel in (0, 2, 3, 4):
         np.testing.assert_allclose(answers[channel], result.values[:, channel], rtol=1e-4, atol=1e-5)
@@ -205,7 +208,7 @@ def test_effective_fields_are_the_mean_gradients_and_stay_in_the_field(
                 layer = activations(model, image[None])[0][number][0]
                 return layer[:, layer.shape[1] // 2, layer.shape[2] // 2].sum()
 
-            jacobian = torch.autograd.functional.jacobian(unit, images[index][0])
+            jacobian = torch.func.jacrev(unit)(images[index][0])
             expected += jacobian.abs().mean(dim=0) / 3
         torch.testing.assert_close(magnitude.float(), expected)
         outside = magnitude.clone()

@@ -27,13 +27,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         YAML(typ="safe", pure=True).dump(params, file)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (12, 32, 32, 3), generator=generator, dtype=torch.uint8)
-    split = Split(images, torch.arange(12) % 10)
-    Path("data").mkdir()
-    save_data(Data(split, None, split, torch.full((3,), 0.5), torch.full((3,), 0.25), tuple("abcdefghij")))
+    train, test = (Split(images.clone(), torch.arange(12) % 10) for _ in range(2))
+    save_data(Data(train, None, test, torch.full((3,), 0.5), torch.full((3,), 0.25), tuple("abcdefghij")))
     torch.manual_seed(0)
     model = CNN([[7]], 5, "same")
     with torch.no_grad():
-        model.conv1.bias[3] = -1000  # type: ignore[index, operator]
+        model.get_parameter("conv1.bias")[3] = -1000
     save_model(model, Path("models/cnn.safetensors"))
     return tmp_path
 
