@@ -1,1 +1,1 @@
-"""Commands beside the pipeline: run them as ``python -m stages.tools.<command>`` from the root."""
+"""Commands around the pipeline: ``python -m stages.tools.<command>`` from the root. No stage uses them."""

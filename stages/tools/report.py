@@ -1,0 +1,199 @@
+"""Generate what the README shows of the results and of the parameters."""
+
+import argparse
+import hashlib
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from tabulate import tabulate
+
+from stages.study.errors import UserError, run
+from stages.study.files import write_bytes
+from stages.study.params import Params, load
+from stages.tools.charts import VEGA_LITE
+
+README = Path("README.md")
+METRICS = Path("metrics")
+TEMPLATE = Path(".dvc/plots/accuracy.json")
+CHART = Path("docs/accuracy.png")
+MODELS = ("baseline", "cnn", "augmented", "regularized")
+
+MEANING = {
+    "data.source": "the images: CIFAR-10, or drawn by code, which needs no network",
+    "data.url": "where the binary archive comes from; the environment variable `CIFAR10_ARCHIVE` replaces it",
+    "data.md5": "the archive's MD5",
+    "data.train_size": "training images; fewer are a subset with equal shares of the classes",
+    "data.validation_size": "images taken out of the training images for choosing parameters",
+    "data.test_size": "test images, chosen likewise",
+    "data.seed": "chooses subsets, draws the synthetic images",
+    "train.epochs": "passes over the training images",
+    "train.batch_size": "images per step",
+    "train.learning_rate": "Adam's step size",
+    "train.betas": "Adam's two decay rates",
+    "train.seed": "weights, order of the images, augmentation, dropout",
+    "train.device": "`auto` takes CUDA where there is one",
+    "train.precision": "`auto` takes bf16 where the device computes it fast",
+    "baseline.hidden": "widths of the MLP's hidden layers",
+    "cnn.blocks": "channels of the convolutions; 2x2 max pooling after each block",
+    "cnn.kernel_size": "width of the convolutions' kernels in pixels",
+    "cnn.padding": "of the convolutions: none, or such that the size stays",
+    "aug.crop_pad": "random crop after padding by this many pixels; 0: off",
+    "aug.flip": "probability of a horizontal flip; 0: off",
+    "aug.brightness": "largest relative change of brightness; 0: off",
+    "reg.batch_norm": "batch normalization after each convolution",
+    "reg.dropout": "share of the activations that dropout sets to zero; 0: off",
+    "reg.weight_decay": "decoupled weight decay (AdamW); 0: off",
+    "reg.label_smoothing": "share of the target spread evenly over the classes; 0: off",
+    "reg.one_cycle_peak": "peak of a one-cycle learning rate schedule; null: constant `train.learning_rate`",
+    "reg.averaging": "length of the weights' moving average as a share of the run; 0: off",
+    "viz.model": "whose filter responses are drawn",
+    "viz.image": "index of the test image; null: drawn with the seed",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; status 1 where something is stale"
+    )
+    check = parser.parse_args().check
+    metrics = read_metrics(METRICS)
+    old = README.read_text(encoding="utf-8")
+    new = fill(old, "results", f"{results_table(metrics)}\n\n{archive_note()}".rstrip())
+    new = fill(new, "parameters", parameter_table(load()))
+    chart = chart_specification(metrics)
+    stale = [
+        str(path)
+        for path, fresh in ((README, new == old), (CHART, drawn_from(CHART) == digest(chart)))
+        if not fresh
+    ]
+    if check and stale:
+        sys.exit(f"stale: {' and '.join(stale)}: run 'make readme'")
+    if README.name in stale:
+        write_bytes(README, new.encode())
+    if str(CHART) in stale:
+        draw_chart(chart, CHART)
+    print(f"written: {', '.join(stale)}" if stale else "nothing to write")
+
+
+def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
+    """The metrics of each model.
+
+    Raises:
+        UserError: a model has none.
+    """
+    metrics = {}
+    for model in MODELS:
+        path = folder / f"{model}.json"
+        try:
+            metrics[model] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: run 'dvc repro' first") from None
+    return metrics
+
+
+def results_table(metrics: dict[str, dict[str, Any]]) -> str:
+    """The models side by side, as a Markdown table."""
+    rows = [
+        (
+            model,
+            f"{result['test_accuracy']:.4f}",
+            f"{result['test_loss']:.4f}",
+            f"{result['train_accuracy']:.4f}",
+            f"{result['train_accuracy'] - result['test_accuracy']:+.4f}",
+            f"{result['parameters']:,}",
+        )
+        for model, result in metrics.items()
+    ]
+    head = ("model", "test accuracy", "test loss", "train accuracy", "gap", "parameters")
+    align = ("left", *["right"] * 5)
+    return tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True)
+
+
+def archive_note() -> str:
+    """A sentence where the committed results come from another archive than the official one."""
+    path = METRICS / "download.json"
+    used, official = json.loads(path.read_text(encoding="utf-8"))["archive_md5"], load().data.md5
+    if used == official:
+        return ""
+    if used is None:
+        return "Made from synthetic images, not from CIFAR-10."
+    return f"Made from an archive whose md5 is `{used}`, not the official one's, `{official}`."
+
+
+def parameter_table(params: Params) -> str:
+    """Every key of ``params.yaml`` with its value there, what is allowed and what it does."""
+    rows = []
+    for section, values in params:
+        for name, field in type(values).model_fields.items():
+            key, default = f"{section}.{name}", getattr(values, name)
+            shown = default if isinstance(default, str) else json.dumps(default)
+            rows.append((f"`{key}`", f"`{shown}`", field.description, MEANING[key]))
+    return tabulate(
+        rows, ("key", "default", "allowed", "what it does"), tablefmt="pipe", disable_numparse=True
+    )
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """``text`` with ``content`` between the markers ``<!-- name -->`` and ``<!-- /name -->``.
+
+    Raises:
+        UserError: it does not have these markers once, in this order.
+    """
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found_start, rest = text.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found_start and found_end):
+        raise UserError(f"{README} has no {start} followed by {end}")
+    return f"{before}{start}\n\n{content}\n\n{end}{after}"
+
+
+def chart_specification(metrics: dict[str, dict[str, Any]]) -> str:
+    """The accuracy chart of ``dvc plots show`` as a Vega-Lite specification in JSON."""
+    rows = [
+        {"rev": "workspace", "filename": f"metrics/{model}.json", "field": "test_accuracy"} | epoch
+        for model, result in metrics.items()
+        for epoch in result["history"]
+    ]
+    chart = json.loads(
+        TEMPLATE.read_text(encoding="utf-8")
+        .replace("<DVC_METRIC_TITLE>", "Test accuracy")
+        .replace("<DVC_METRIC_X>", "epoch")
+        .replace("<DVC_METRIC_Y>", "test_accuracy")
+        .replace('"<DVC_METRIC_DATA>"', json.dumps(rows))
+    )
+    del chart["encoding"]["strokeDash"]  # there is one revision
+    return json.dumps(chart, sort_keys=True)
+
+
+def draw_chart(specification: str, path: Path) -> None:
+    """Write the chart as PNG. It carries its digest, since fonts differ between machines."""
+    picture = vl_convert.vegalite_to_png(specification, vl_version=VEGA_LITE, scale=2)
+    note = PngInfo()
+    note.add_text("specification", digest(specification))
+    content = io.BytesIO()
+    Image.open(io.BytesIO(picture)).save(content, "PNG", pnginfo=note, optimize=True)
+    write_bytes(path, content.getvalue())
+
+
+def drawn_from(path: Path) -> str | None:
+    """The digest of the specification that the picture at ``path`` was drawn from."""
+    if not path.exists():
+        return None
+    with Image.open(path) as picture:
+        return picture.info.get("specification")
+
+
+def digest(specification: str) -> str:
+    """SHA-256 of ``specification``, as hexadecimal digits."""
+    return hashlib.sha256(specification.encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,168 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from stages.study.errors import UserError
+from stages.study.params import Params, load
+from stages.tools import report
+
+
+def result(accuracy: float, epochs: int = 2) -> dict[str, Any]:
+    return {
+        "test_accuracy": accuracy,
+        "test_loss": 1.25,
+        "train_accuracy": 0.75,
+        "parameters": 81578,
+        "history": [
+            {"epoch": epoch, "test_accuracy": accuracy * epoch / epochs} for epoch in range(1, epochs + 1)
+        ],
+    }
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A source tree with metrics, whose README was never generated."""
+    shutil.copytree(".dvc/plots", tmp_path / ".dvc/plots")
+    shutil.copy("params.yaml", tmp_path)
+    (tmp_path / "README.md").write_text(
+        "above\n<!-- results -->\nold\n<!-- /results -->\nbetween\n"
+        "<!-- parameters --><!-- /parameters -->\nbelow\n"
+    )
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    for number, model in enumerate(report.MODELS):
+        (metrics / f"{model}.json").write_text(json.dumps(result(0.5 + number / 10)))
+    (metrics / "download.json").write_text(json.dumps({"archive_md5": "0" * 32}))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr("sys.argv", ["report", *arguments])
+    report.main()
+
+
+def change(model: str, **values: Any) -> None:
+    path = Path(f"metrics/{model}.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_the_table_shows_the_metrics() -> None:
+    table = report.results_table({"baseline": result(0.5), "cnn": result(0.78125)})
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert rows[0] == ["model", "test accuracy", "test loss", "train accuracy", "gap", "parameters"]
+    assert rows[2] == ["baseline", "0.5000", "1.2500", "0.7500", "+0.2500", "81,578"]
+    assert rows[3] == ["cnn", "0.7812", "1.2500", "0.7500", "-0.0312", "81,578"]
+
+
+def test_generating_fills_the_readme_and_nothing_else(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch)
+    text = Path("README.md").read_text()
+    assert text.startswith("above\n<!-- results -->\n")
+    assert text.endswith("<!-- /parameters -->\nbelow\n")
+    assert "<!-- /results -->\nbetween\n<!-- parameters -->" in text
+    assert "old" not in text
+    assert f"Made from an archive whose md5 is `{'0' * 32}`" in text
+    run(monkeypatch, "--check")
+    run(monkeypatch)
+    assert Path("README.md").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("values", "stale"),
+    [
+        ({"test_loss": 1.0}, "stale: README.md: "),
+        ({"history": [{"epoch": 1, "test_accuracy": 0.1}]}, "stale: docs/accuracy.png: "),
+        (result(0.9), "stale: README.md and docs/accuracy.png: "),
+    ],
+)
+def test_check_says_what_is_stale_and_writes_nothing(
+    values: dict[str, Any], stale: str, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(monkeypatch)
+    before = [Path(name).read_bytes() for name in ("README.md", "docs/accuracy.png")]
+    change("cnn", **values)
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, "--check")
+    assert str(stopped.value).startswith(stale)
+    assert [Path(name).read_bytes() for name in ("README.md", "docs/accuracy.png")] == before
+
+
+def test_a_changed_default_makes_the_readme_stale(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch)
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("crop_pad: 2", "crop_pad: 3"))
+    with pytest.raises(SystemExit, match=r"README\.md"):
+        run(monkeypatch, "--check")
+
+
+def test_a_missing_picture_is_stale(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch)
+    Path("docs/accuracy.png").unlink()
+    with pytest.raises(SystemExit, match=r"accuracy\.png"):
+        run(monkeypatch, "--check")
+
+
+def test_the_picture_shows_a_curve_for_each_model(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch)
+    colours = json.loads(report.TEMPLATE.read_text())["encoding"]["color"]["scale"]["range"]
+    with Image.open("docs/accuracy.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    plot = pixels[50:, 150 : pixels.shape[1] * 4 // 5]  # without title, axis labels and legend
+    highest = [np.nonzero((plot == list(bytes.fromhex(colour[1:]))).all(-1))[0].min() for colour in colours]
+    # the fixture's curves end at 0.5, 0.6, 0.7 and 0.8
+    assert len(highest) == 4
+    assert highest == sorted(highest, reverse=True)
+
+
+def test_the_parameter_table_has_every_key_with_its_value() -> None:
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    table = report.parameter_table(load())
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    expected = [
+        (f"`{section}.{key}`", value) for section, values in content.items() for key, value in values.items()
+    ]
+    assert sorted(row[0] for row in rows) == sorted(key for key, _ in expected)
+    shown = {row[0]: row[1].strip("`") for row in rows}
+    for key, value in expected:
+        assert (shown[key] if isinstance(value, str) else json.loads(shown[key])) == value
+
+
+def test_every_meaning_belongs_to_a_key() -> None:
+    keys = {
+        f"{section}.{key}"
+        for section, field in Params.model_fields.items()
+        for key in field.annotation.model_fields  # type: ignore[union-attr]
+    }
+    assert set(report.MEANING) == keys
+
+
+def test_a_model_without_metrics_is_named(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("metrics/augmented.json").unlink()
+    with pytest.raises(UserError, match=r"metrics/augmented\.json is missing"):
+        run(monkeypatch, "--check")
+
+
+def test_lost_markers_are_named(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("README.md").write_text("<!-- results -->\n")
+    with pytest.raises(UserError, match="<!-- /results -->"):
+        run(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("archive_md5", "said"), [(None, "synthetic images"), ("0" * 32, "not the official one's")]
+)
+def test_results_from_other_images_are_marked(archive_md5: str | None, said: str, study: Path) -> None:
+    Path("metrics/download.json").write_text(json.dumps({"archive_md5": archive_md5}))
+    assert said in report.archive_note()
+
+
+def test_results_from_the_official_archive_need_no_note(study: Path) -> None:
+    Path("metrics/download.json").write_text(json.dumps({"archive_md5": load().data.md5}))
+    assert report.archive_note() == ""
