@@ -1,0 +1,51 @@
+# Run from the root of the repository. VENV and PYTHON may be set: make test VENV=~/envs/study
+VENV ?= .venv
+PYTHON ?= python3
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+# DVC finds the python of its stages there
+export PATH := $(abspath $(BIN)):$(PATH)
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv from requirements.lock
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+quickstart: $(READY)  ## the whole pipeline on synthetic images, in .quickstart/
+	@$(BIN)/python -m stages.tools.quickstart
+
+repro: $(READY)  ## the whole pipeline on CIFAR-10
+	@$(BIN)/dvc repro
+
+charts: $(READY)  ## the page of dvc plots show, for a machine without a network
+	@$(BIN)/python -m stages.tools.charts
+
+summary: $(READY)  ## the layers of the four models
+	@$(BIN)/python -m stages.tools.summary
+
+readme: $(READY)  ## the README's generated tables and picture, from metrics/ and params.yaml
+	@$(BIN)/python -m stages.tools.report
+
+lint: $(READY)  ## format, lint rules, types, and whether the README is up to date
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/python -m stages.tools.report --check
+
+test: lint  ## lint, then all tests
+	@$(BIN)/pytest
+
+bench: $(READY)  ## training speed on this machine
+	@$(BIN)/python -m tests.bench
+
+clean:  ## remove .quickstart/, charts and tool caches; keep data, models and results
+	rm -rf .quickstart .mypy_cache .pytest_cache .ruff_cache .hypothesis dvc_plots runs/charts runs/offline.html
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart repro charts summary readme lint test bench clean
