@@ -15,9 +15,10 @@ from stages.study.activations import (
     survey,
     top_patches,
 )
-from stages.study.dataset import Images, Split, load_data
+from stages.study.dataset import Split, load_data
 from stages.study.errors import UserError, run
 from stages.study.files import write_json
+from stages.study.images import Images
 from stages.study.models import CNN, load_model
 from stages.study.params import load
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def tracked_files() -> list[str]:
     return [name for name in listing.splitlines() if (ROOT / name).is_file()]
 
 
-def copy_project(target: Path, changes: dict[str, dict[str, Any]]) -> Path:
+def copy_project(target: Path, changes: Mapping[str, Mapping[str, Any]]) -> Path:
     """A clone of the project in ``target`` with ``changes`` to params.yaml, and results of no run."""
     for name in tracked_files():
         if not name.startswith(("metrics/", "plots/", "dvc.lock")):

@@ -18,8 +18,9 @@ from stages.study.activations import (
     survey,
     top_patches,
 )
-from stages.study.dataset import Data, Images, Split
+from stages.study.dataset import Data, Split
 from stages.study.geometry import Field
+from stages.study.images import Images
 from stages.study.models import CNN
 
 PINK = (255, 0, 160)

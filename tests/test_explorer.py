@@ -21,7 +21,8 @@ from torch import Tensor
 
 from stages.study import explorer
 from stages.study.activations import activations, fields, survey, top_patches
-from stages.study.dataset import Data, Images, Split
+from stages.study.dataset import Data, Split
+from stages.study.images import Images
 from stages.study.models import CNN
 
 OPTIONS = (

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stages.study.dataset import Images
 from stages.study.geometry import Field, receptive_field
+from stages.study.images import Images
 from stages.study.models import CNN
 
 BATCH = 256

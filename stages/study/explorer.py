@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from stages.study.activations import Survey, activations, convolutions, fields
-from stages.study.dataset import Data, Images
+from stages.study.dataset import Data
 from stages.study.files import write_bytes
+from stages.study.images import Images
 from stages.study.models import CNN
 
 TEMPLATE = Path(__file__).with_name("explorer.html")
