@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from stages.study.params import Params, check
 from tests.project import ROOT, STAGES, TINY, TRAININGS, import_closure
@@ -20,7 +21,7 @@ class Recorder:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._section, name)
-        if hasattr(value, "model_fields"):
+        if isinstance(value, BaseModel):
             return Recorder(value, f"{name}.", self._seen)
         if name in type(self._section).model_fields:
             self._seen.add(self._prefix + name)

@@ -29,6 +29,6 @@ def samples(split: Split, classes: tuple[str, ...], path: Path, columns: int = 1
         for axis in row:
             axis.set_axis_off()
         for axis, index in zip(row, chosen, strict=False):
-            axis.imshow(split.images[index])
+            axis.imshow(split.images[index].numpy())
         row[0].text(-0.25, 0.5, classes[label], transform=row[0].transAxes, ha="right", va="center")
     save_figure(figure, path)
