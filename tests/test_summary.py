@@ -77,7 +77,7 @@ def test_models_are_those_of_the_training_stages(monkeypatch: pytest.MonkeyPatch
     for name, model in built.items():
         stage = importlib.import_module(f"stages.train_{name}")
         caught: list[Any] = []
-        for replaced in {"prepare", "load_data", "draw"} & set(vars(stage)):
+        for replaced in {"prepare", "load_data", "picture"} & set(vars(stage)):
             monkeypatch.setattr(stage, replaced, lambda *_: type("Stub", (), {"train": None}))
         monkeypatch.setattr(stage, "train_and_write", lambda *arguments: caught.extend(arguments))  # noqa: B023
         stage.main()
