@@ -1,6 +1,5 @@
 """Get the images, and write them as one file."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -8,8 +7,8 @@ import numpy as np
 import torch
 
 from stages.study import archive, synthetic
-from stages.study.dataset import Data, Split, balanced_subset, channel_statistics, save_data
-from stages.study.errors import run
+from stages.study.dataset import Data, Split, channel_statistics, save_data
+from stages.study.errors import UserError, run
 from stages.study.figures import samples
 from stages.study.files import write_json
 from stages.study.params import load
@@ -19,21 +18,21 @@ def main() -> None:
     data = load().data
     if data.source == "synthetic":
         splits, classes = synthetic.generate(data.train_size, data.test_size, data.seed)
-        archive_md5 = None
+        archive_md5, source = None, "synthetic"
     else:
-        path = archive.locate(data.url, data.md5)
+        path, source = archive.locate(data.url, data.md5)
         archive_md5 = archive.md5_of(path)
         if archive_md5 != data.md5:
-            print(f"{path}: md5 {archive_md5}, not data.md5 {data.md5}", file=sys.stderr)
-        splits, classes = archive.read(path, os.environ.get("CIFAR10_ARCHIVE") or data.url)
+            print(f"{source}: md5 {archive_md5}, not data.md5 {data.md5}", file=sys.stderr)
+        splits, classes = archive.read(path, source)
 
     generator = np.random.default_rng(data.seed)
     images, labels = splits["train"]
-    train = balanced_subset(labels, data.train_size, generator)
-    validation = train[balanced_subset(labels[train], data.validation_size, generator)]
-    train = np.setdiff1d(train, validation)
+    order = _balanced_order(labels, generator, "data.train_size", data.train_size, source)
+    kept = data.train_size - data.validation_size
+    train, validation = np.sort(order[:kept]), np.sort(order[kept:])
     test_images, test_labels = splits["test"]
-    test = balanced_subset(test_labels, data.test_size, generator)
+    test = np.sort(_balanced_order(test_labels, generator, "data.test_size", data.test_size, source))
 
     mean, std = channel_statistics(images[train])
     result = Data(
@@ -57,6 +56,28 @@ def main() -> None:
             "std": std.round(6).tolist(),
         },
     )
+
+
+def _balanced_order(
+    labels: np.ndarray, generator: np.random.Generator, key: str, size: int, source: str
+) -> np.ndarray:
+    """Indices of ``size`` random items; in every stretch of them class counts differ by at most one.
+
+    The classes take turns, so that a smaller ``size`` gives a part of what a larger one does.
+
+    Raises:
+        UserError: some class of ``source`` has too few items for ``size``, the value of ``key``.
+    """
+    turns = [generator.permutation(np.flatnonzero(labels == label)) for label in generator.permutation(10)]
+    turns.sort(key=len, reverse=True)  # so that the last, incomplete round is a stretch too
+    rarest = len(turns[-1])
+    most = 10 * rarest + sum(len(items) > rarest for items in turns)
+    if size > most:
+        raise UserError(
+            f"{source}: {key} is {size}, but must be at most {most}: the rarest class has {rarest} images"
+        )
+    rounds = np.concatenate([np.arange(len(items)) for items in turns])
+    return np.concatenate(turns)[np.argsort(rounds, kind="stable")][:size]
 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Split:
