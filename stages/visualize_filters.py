@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from stages.study.activations import (
     survey,
     top_patches,
 )
-from stages.study.dataset import Split, load_data
+from stages.study.dataset import Split, balanced_subset, load_data
 from stages.study.errors import UserError, run
 from stages.study.files import write_json
 from stages.study.images import Images
@@ -33,8 +34,7 @@ def main() -> None:
     model = load_cnn(Path(f"models/{params.viz.model}.safetensors"))
     images = Images(data.test, data)
     generator = torch.Generator().manual_seed(params.train.seed)
-    order = torch.randperm(len(images), generator=generator)
-    sample = order[:SAMPLE]
+    sample = sample_of(data.test, params.train.seed)
 
     layers, logits = activations(model, images[[index]][0])
     surveys = survey(model, images)
@@ -127,7 +127,7 @@ def main() -> None:
         data,
         surveys,
         patches,
-        explorer.choose(model, data, index, order),
+        explorer.choose(model, data, index, sample),
     )
 
 
@@ -145,6 +145,13 @@ def chosen_image(test: Split, wanted: int | None, seed: int) -> int:
             f"the test set has {len(test)} images (data.test_size)"
         )
     return wanted
+
+
+def sample_of(test: Split, seed: int) -> Tensor:
+    """Indices of `SAMPLE` test images with equal shares of the classes; of all where there are no more."""
+    if len(test) <= SAMPLE:
+        return torch.arange(len(test))
+    return torch.from_numpy(balanced_subset(test.labels.numpy(), SAMPLE, np.random.default_rng(seed)))
 
 
 def load_cnn(path: Path) -> CNN:

@@ -246,7 +246,8 @@ def test_reads_the_official_layout(members: dict[str, bytes], tmp_path: Path) ->
     for split, names in (("train", BATCHES[:5]), ("test", BATCHES[5:])):
         images, labels = splits[split]
         assert images.shape == (10_000 * len(names), 32, 32, 3)
-        assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
+        assert images.dtype == np.uint8
+        assert labels.dtype == np.int64
         for index in (0, 257, 9_999, len(labels) - 1):
             # by the format's description: a label, then 1,024 red, green and blue values, row by row
             batch, row = divmod(index, 10_000)

@@ -97,7 +97,8 @@ def test_terminated_while_working(tmp_path: Path) -> None:
     """SIGTERM from outside ends a stage as Ctrl-C would: what it holds is let go."""
     script = (
         "import time\nfrom stages.study.errors import run\n"
-        "def main():\n    try:\n        print('ready', flush=True)\n        time.sleep(60)\n    finally:\n        print('let go', flush=True)\nrun(main)\n"
+        "def main():\n    try:\n        print('ready', flush=True)\n        time.sleep(60)\n"
+        "    finally:\n        print('let go', flush=True)\nrun(main)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script],

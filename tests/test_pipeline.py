@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from stages.tools.quickstart import REDUCED
 
 from stages.study import synthetic
+from stages.tools.quickstart import REDUCED
 from tests.project import MODELS, STAGES, TINY, commit, copy_project, dvc, executed
 
 pytestmark = pytest.mark.slow

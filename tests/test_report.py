@@ -25,6 +25,28 @@ def result(accuracy: float, epochs: int = 2) -> dict[str, Any]:
     }
 
 
+FILTERS = {
+    "evidence": {
+        "images": 500,
+        "drop_top_fifth": 3.456,
+        "drop_moved_fifth": 1.2,
+        "drop_scattered_fifth": 0.7,
+        "share_top_above_moved": 0.87654,
+        "share_top_above_scattered": 0.9,
+    },
+    "layers": [
+        {
+            "layer": "conv1",
+            "receptive_field": 3,
+            "effective_field": 2.94,
+            "dead": 1,
+            "active": [0.0, 0.2, 0.9],
+            "maximum": [0.0, 4.25, 3.0],
+        }
+    ],
+}
+
+
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A source tree with metrics, whose README was never generated."""
@@ -34,8 +56,13 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "above\n<!-- results -->\nold\n<!-- /results -->\nbetween\n"
         "<!-- parameters --><!-- /parameters -->\nbelow\n"
     )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/findings.md").write_text(
+        "\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in ("results", "evidence", "filters"))
+    )
     metrics = tmp_path / "metrics"
     metrics.mkdir()
+    (metrics / "filters.json").write_text(json.dumps(FILTERS))
     for number, model in enumerate(report.MODELS):
         (metrics / f"{model}.json").write_text(json.dumps(result(0.5 + number / 10)))
     (metrics / "download.json").write_text(json.dumps({"archive_md5": "0" * 32}))
@@ -55,10 +82,33 @@ def change(model: str, **values: Any) -> None:
 
 def test_the_table_shows_the_metrics() -> None:
     table = report.results_table({"baseline": result(0.5), "cnn": result(0.78125)})
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    rows = cells(table)
     assert rows[0] == ["model", "test accuracy", "test loss", "train accuracy", "gap", "parameters"]
     assert rows[2] == ["baseline", "0.5000", "1.2500", "0.7500", "+0.2500", "81,578"]
     assert rows[3] == ["cnn", "0.7812", "1.2500", "0.7500", "-0.0312", "81,578"]
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_the_findings_show_what_the_filters_do() -> None:
+    assert cells(report.filter_table(FILTERS))[2:] == [
+        ["conv1", "3", "3 x 3", "2.9", "0% to 90%", "20%", "4.2", "1"]
+    ]
+    assert [row[1:] for row in cells(report.evidence_table(FILTERS))[2:]] == [
+        ["3.46", ""],
+        ["1.20", "87.7%"],
+        ["0.70", "90.0%"],
+    ]
+
+
+def test_another_filter_study_makes_the_findings_stale(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch)
+    changed = FILTERS | {"evidence": FILTERS["evidence"] | {"drop_top_fifth": 1.0}}  # type: ignore[operator]
+    Path("metrics/filters.json").write_text(json.dumps(changed))
+    with pytest.raises(SystemExit, match=r"stale: docs/findings\.md: "):
+        run(monkeypatch, "--check")
 
 
 def test_generating_fills_the_readme_and_nothing_else(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,9 +127,9 @@ def test_generating_fills_the_readme_and_nothing_else(study: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("values", "stale"),
     [
-        ({"test_loss": 1.0}, "stale: README.md: "),
+        ({"test_loss": 1.0}, "stale: README.md and docs/findings.md: "),
         ({"history": [{"epoch": 1, "test_accuracy": 0.1}]}, "stale: docs/accuracy.png: "),
-        (result(0.9), "stale: README.md and docs/accuracy.png: "),
+        (result(0.9), "stale: README.md and docs/findings.md and docs/accuracy.png: "),
     ],
 )
 def test_check_says_what_is_stale_and_writes_nothing(
@@ -124,7 +174,7 @@ def test_the_picture_shows_a_curve_for_each_model(study: Path, monkeypatch: pyte
 def test_the_parameter_table_has_every_key_with_its_value() -> None:
     content = yaml.safe_load(Path("params.yaml").read_text())
     table = report.parameter_table(load())
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    rows = cells(table)[2:]
     expected = [
         (f"`{section}.{key}`", value) for section, values in content.items() for key, value in values.items()
     ]

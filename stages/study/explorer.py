@@ -25,7 +25,7 @@ BUDGET = 4_000_000  # bytes of activations before compression
 
 
 def choose(model: CNN, data: Data, first: int, order: Tensor) -> list[int]:
-    """Test images for the page: ``first``, then the first of each class in ``order`` (N,), class by class.
+    """Test images for the page: ``first``, then the first of each class in ``order`` (M,), class by class.
 
     ``PER_CLASS`` of each class, or fewer (at least one) if their activations would exceed ``BUDGET``.
     """

@@ -1,9 +1,10 @@
-"""Generate what the README shows of the results and of the parameters."""
+"""Generate what README and docs show of the results and of the parameters."""
 
 import argparse
 import hashlib
 import io
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from stages.study.params import Params, load
 from stages.tools.charts import VEGA_LITE
 
 README = Path("README.md")
+FINDINGS = Path("docs/findings.md")
 METRICS = Path("metrics")
 TEMPLATE = Path(".dvc/plots/accuracy.json")
 CHART = Path("docs/accuracy.png")
@@ -64,22 +66,29 @@ def main() -> None:
     )
     check = parser.parse_args().check
     metrics = read_metrics(METRICS)
-    old = README.read_text(encoding="utf-8")
-    new = fill(old, "results", f"{results_table(metrics)}\n\n{archive_note()}".rstrip())
-    new = fill(new, "parameters", parameter_table(load()))
+    results = f"{results_table(metrics)}\n\n{archive_note()}".rstrip()
+    filters = read_json(METRICS / "filters.json")
+    parts = {
+        README: {"results": results, "parameters": parameter_table(load())},
+        FINDINGS: {
+            "results": results,
+            "evidence": evidence_table(filters),
+            "filters": filter_table(filters),
+        },
+    }
+    pages = {page: page.read_text(encoding="utf-8") for page in parts}
+    filled = {page: filled_in(pages[page], contents, page) for page, contents in parts.items()}
     chart = chart_specification(metrics)
-    stale = [
-        str(path)
-        for path, fresh in ((README, new == old), (CHART, drawn_from(CHART) == digest(chart)))
-        if not fresh
-    ]
+    stale = [page for page in pages if filled[page] != pages[page]]
+    stale += [CHART] if drawn_from(CHART) != digest(chart) else []
     if check and stale:
-        sys.exit(f"stale: {' and '.join(stale)}: run 'make readme'")
-    if README.name in stale:
-        write_bytes(README, new.encode())
-    if str(CHART) in stale:
-        draw_chart(chart, CHART)
-    print(f"written: {', '.join(stale)}" if stale else "nothing to write")
+        sys.exit(f"stale: {' and '.join(map(str, stale))}: run 'make readme'")
+    for path in stale:
+        if path == CHART:
+            draw_chart(chart, CHART)
+        else:
+            write_bytes(path, filled[path].encode())
+    print(f"written: {', '.join(map(str, stale))}" if stale else "nothing to write")
 
 
 def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
@@ -88,14 +97,20 @@ def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: a model has none.
     """
-    metrics = {}
-    for model in MODELS:
-        path = folder / f"{model}.json"
-        try:
-            metrics[model] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing: run 'dvc repro' first") from None
-    return metrics
+    return {model: read_json(folder / f"{model}.json") for model in MODELS}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a metrics file.
+
+    Raises:
+        UserError: it is missing.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run 'dvc repro' first") from None
+    return content
 
 
 def results_table(metrics: dict[str, dict[str, Any]]) -> str:
@@ -118,8 +133,7 @@ def results_table(metrics: dict[str, dict[str, Any]]) -> str:
 
 def archive_note() -> str:
     """A sentence where the committed results come from another archive than the official one."""
-    path = METRICS / "download.json"
-    used, official = json.loads(path.read_text(encoding="utf-8"))["archive_md5"], load().data.md5
+    used, official = read_json(METRICS / "download.json")["archive_md5"], load().data.md5
     if used == official:
         return ""
     if used is None:
@@ -140,8 +154,57 @@ def parameter_table(params: Params) -> str:
     )
 
 
-def fill(text: str, name: str, content: str) -> str:
-    """``text`` with ``content`` between the markers ``<!-- name -->`` and ``<!-- /name -->``.
+def filter_table(filters: dict[str, Any]) -> str:
+    """What the survey of the test set found, layer by layer, as a Markdown table."""
+    rows = [
+        (
+            layer["layer"],
+            len(layer["active"]),
+            f"{layer['receptive_field']} x {layer['receptive_field']}",
+            f"{layer['effective_field']:.1f}",
+            f"{min(layer['active']):.0%} to {max(layer['active']):.0%}",
+            f"{statistics.median(layer['active']):.0%}",
+            f"{max(layer['maximum']):.1f}",
+            layer["dead"],
+        )
+        for layer in filters["layers"]
+    ]
+    head = ("layer", "channels", "field", "effective side", "active", "median", "largest", "dead channels")
+    align = ("left", *["right"] * 7)
+    return tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True)
+
+
+def evidence_table(filters: dict[str, Any]) -> str:
+    """What hiding a fifth of the image does to the predicted class's logit, as a Markdown table."""
+    evidence = filters["evidence"]
+    rows = [
+        ("the fifth that the map ranks highest", f"{evidence['drop_top_fifth']:.2f}", ""),
+        *(
+            (
+                f"a random fifth, {name}",
+                f"{evidence[f'drop_{key}_fifth']:.2f}",
+                f"{evidence[f'share_top_above_{key}']:.1%}",
+            )
+            for key, name in (("moved", "of the same shape elsewhere"), ("scattered", "scattered pixels"))
+        ),
+    ]
+    head = (
+        "hidden",
+        f"mean drop of the logit, {evidence['images']} images",
+        "where the map's is larger",
+    )
+    return tabulate(rows, head, tablefmt="pipe", colalign=("left", "right", "right"), disable_numparse=True)
+
+
+def filled_in(text: str, contents: dict[str, str], page: Path) -> str:
+    """``text`` of ``page`` with each of ``contents`` between its markers."""
+    for name, content in contents.items():
+        text = fill(text, name, content, page)
+    return text
+
+
+def fill(text: str, name: str, content: str, page: Path) -> str:
+    """``text`` of ``page`` with ``content`` between the markers ``<!-- name -->`` and ``<!-- /name -->``.
 
     Raises:
         UserError: it does not have these markers once, in this order.
@@ -150,7 +213,7 @@ def fill(text: str, name: str, content: str) -> str:
     before, found_start, rest = text.partition(start)
     _, found_end, after = rest.partition(end)
     if not (found_start and found_end):
-        raise UserError(f"{README} has no {start} followed by {end}")
+        raise UserError(f"{page} has no {start} followed by {end}")
     return f"{before}{start}\n\n{content}\n\n{end}{after}"
 
 
