@@ -97,6 +97,7 @@ def test_smaller_is_part_of_larger(stage: Callable[..., dict[str, Any]]) -> None
     assert small < large
 
 
+@pytest.mark.slow
 def test_same_bytes_for_the_same_seed(stage: Callable[..., dict[str, Any]]) -> None:
     def outputs(seed: int) -> list[bytes]:
         stage(train_size=128, test_size=50, seed=seed)
@@ -119,6 +120,7 @@ def test_all_images_keep_the_archives_order(stage: Callable[..., dict[str, Any]]
     ).all()
 
 
+@pytest.mark.slow
 def test_another_archive_is_told(
     stage: Callable[..., dict[str, Any]], archive: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +176,7 @@ def assert_one_line(ended: subprocess.CompletedProcess[str], folder: Path) -> st
     return error
 
 
+@pytest.mark.slow
 def test_server_that_fails_then_works(tmp_path: Path, archive: Path) -> None:
     content = archive.read_bytes()
     with serving() as server:
@@ -206,6 +209,7 @@ def test_file_where_a_folder_belongs(tmp_path: Path, archive: Path) -> None:
     assert run_stage(tmp_path, CIFAR10_ARCHIVE=str(archive)).returncode == 0
 
 
+@pytest.mark.slow
 def test_full_disk(tmp_path: Path, archive: Path) -> None:
     """A limit on the size of files stands for a full disk: it holds for root too."""
     write_params(tmp_path)
@@ -239,6 +243,7 @@ def test_full_disk_under_the_cache(tmp_path: Path, archive: Path) -> None:
         assert run_stage(tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_bad_parameters_before_any_work(tmp_path: Path) -> None:
     write_params(tmp_path, train_size=True)
     error = assert_one_line(run_stage(tmp_path, CIFAR10_ARCHIVE="/nowhere"), tmp_path)
