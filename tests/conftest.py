@@ -7,6 +7,8 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)  # what is computed here is too small to share
+# a shell that starts the tests in the background has SIGINT ignored, for all their processes
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("patient", deadline=None)  # time says nothing on a busy machine
 settings.load_profile("patient")
 

@@ -421,7 +421,7 @@ def processes() -> Iterator[list["subprocess.Popen[str]"]]:
     yield started
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest.mark.slow

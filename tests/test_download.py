@@ -114,10 +114,9 @@ def test_all_images_keep_the_archives_order(stage: Callable[..., dict[str, Any]]
     data = load_data()
     assert data.validation is None
     batch, record = np.divmod(np.arange(50_000), 10_000)
-    assert (data.train.images[:, 0, 2, 0].numpy() == batch).all()
-    assert (
-        data.train.images[:, 0, 0, 0].numpy() * 256 + data.train.images[:, 0, 1, 0].numpy() == record
-    ).all()
+    high, low, origin = data.train.images[:, 0, :3, 0].int().numpy().T
+    assert (origin == batch).all()
+    assert (high * 256 + low == record).all()
 
 
 @pytest.mark.slow
@@ -239,7 +238,8 @@ def test_full_disk_under_the_cache(tmp_path: Path, archive: Path) -> None:
         error = assert_one_line(ended, tmp_path)
         assert f"{server.url}: the archive could not be kept in '{tmp_path}/cache/" in error
         assert "(File too large)" in error
-        assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+        kept = (tmp_path / "cache/cifar10-dvc-study").rglob("*")  # matplotlib keeps its fonts beside it
+        assert not [path for path in kept if path.is_file()]
         assert run_stage(tmp_path).returncode == 0
 
 
