@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.transforms.functional import normalize
 
 from stages.study import training
@@ -307,3 +309,32 @@ def test_losses_are_in_single_precision(precision: str) -> None:
     subject = trainer()
     subject.runtime = replace(CPU, precision=precision)
     assert subject.step(torch.arange(16)).dtype == torch.float32
+
+
+class Looks(TorchDispatchMode):
+    """Counts operations whose result depends on values that the host must wait for, backward included."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        masks = [index for index in tree_leaves(args[1:]) if getattr(index, "dtype", None) == torch.bool]
+        if str(func) != "aten.index.Tensor" or masks:  # a choice by numbers is as long as its numbers
+            tags = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+            self.seen += [str(func)] if tags & set(func.tags) else []
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_looks_at_a_value() -> None:
+    subject = trainer(
+        Methods(0.1, 0.1, 0.02, 0.3), AUGMENTATION, network={"batch_norm": True, "dropout": 0.1}
+    )
+    subject.model.train()
+    with Looks() as looks:
+        losses = [subject.step(torch.arange(16)) for _ in range(3)]
+    assert looks.seen == []
+    with looks:
+        assert losses[0].item() > 0
+        assert len(subject.images.labels[subject.images.labels == 3]) > 0
+    assert looks.seen == ["aten._local_scalar_dense.default", "aten.index.Tensor"]
