@@ -23,7 +23,8 @@ def main() -> None:
     data = load_data()
     augmentation = Augmentation(params.aug.crop_pad, params.aug.flip, params.aug.brightness)
     picture(data.train, augmentation, params.train.seed, Path("plots/augmentations.png"))
-    model = CNN(params.cnn.blocks, params.cnn.kernel_size, params.cnn.padding)
+    cnn = params.cnn
+    model = CNN(cnn.blocks, cnn.kernel_size, cnn.padding, relu_logits=cnn.relu_logits)
     train_and_write("augmented", model, data, params.train, runtime, augmentation)
 
 

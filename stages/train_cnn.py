@@ -12,7 +12,8 @@ def main() -> None:
     params = load()
     runtime = prepare(params.train)
     data = load_data()
-    model = CNN(params.cnn.blocks, params.cnn.kernel_size, params.cnn.padding)
+    cnn = params.cnn
+    model = CNN(cnn.blocks, cnn.kernel_size, cnn.padding, relu_logits=cnn.relu_logits)
     train_and_write("cnn", model, data, params.train, runtime)
 
 

@@ -15,19 +15,9 @@ def main() -> None:
     runtime = prepare(params.train)
     data = load_data()
     augmentation = Augmentation(params.aug.crop_pad, params.aug.flip, params.aug.brightness)
-    model = CNN(
-        params.cnn.blocks,
-        params.cnn.kernel_size,
-        params.cnn.padding,
-        batch_norm=params.reg.batch_norm,
-        dropout=params.reg.dropout,
-    )
-    methods = Methods(
-        label_smoothing=params.reg.label_smoothing,
-        weight_decay=params.reg.weight_decay,
-        one_cycle_peak=params.reg.one_cycle_peak,
-        averaging=params.reg.averaging,
-    )
+    cnn, reg = params.cnn, params.reg
+    model = CNN(cnn.blocks, cnn.kernel_size, cnn.padding, reg.batch_norm, reg.dropout, cnn.relu_logits)
+    methods = Methods(reg.label_smoothing, reg.weight_decay, reg.one_cycle_peak, reg.averaging)
     train_and_write("regularized", model, data, params.train, runtime, augmentation, methods)
 
 

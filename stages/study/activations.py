@@ -49,7 +49,9 @@ def activations(model: CNN, images: Tensor) -> tuple[list[Tensor], Tensor]:
     """
     if model.training:
         raise ValueError("activations are those of evaluation mode: call model.eval() first")
-    with recorded(module for module in model if isinstance(module, nn.ReLU)) as outputs:
+    # those that follow a convolution, not the logits' own
+    relus = (module for name, module in model.named_children() if name.startswith("relu"))
+    with recorded(relus) as outputs:
         logits = model(images)
     return list(outputs), logits
 

@@ -34,9 +34,9 @@ class Augmentation:
     brightness: float
 
     def pad(self, images: Tensor) -> Tensor:
-        """``images`` (N, H, W, C) uint8 with `crop_pad` reflected pixels on each side."""
+        """``images`` (N, H, W, C) uint8 with `crop_pad` reflected pixels on each side, contiguous."""
         if self.crop_pad == 0:
-            return images
+            return images.contiguous()
         padded = images.new_empty(
             len(images), *(size + 2 * self.crop_pad for size in images.shape[1:3]), images.shape[3]
         )

@@ -30,9 +30,11 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         self.augmentation = augmentation
         self.generator = torch.Generator(device)
         self._padded = augmentation.pad(self.images) if augmentation else self.images
-        # (x / 255 - mean) / std in one pass over the memory
-        self._scale = (1 / (255 * data.std)).to(device)
-        self._shift = (-data.mean / data.std).to(device)
+        # (x / 255 - mean) / std in one pass over the memory, with a factor for every value of an image:
+        # a broadcast over only the three colours keeps the processor from using its vector registers
+        shape = self.images.shape[1:]
+        self._scale = (1 / (255 * data.std)).expand(shape).contiguous().to(device)
+        self._shift = (-data.mean / data.std).expand(shape).contiguous().to(device)
 
     def __len__(self) -> int:
         return len(self.labels)

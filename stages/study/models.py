@@ -41,7 +41,8 @@ class CNN(nn.Sequential):
     """The sheet's CNN: for each block convolutions with ReLU, then 2x2 max pooling; then dense.
 
     (N, 3, 32, 32) to logits (N, 10). ``blocks`` holds each convolution's output channels.
-    ``batch_norm`` follows every convolution, ``dropout`` (a probability) every pooling.
+    ``batch_norm`` follows every convolution, ``dropout`` (a probability) every pooling. With
+    ``relu_logits`` the logits have a ReLU too, as the sheet's words can be read.
 
     Every layer is a module of its own, in the order of the formulas: a forward hook on ``relu1`` ...
     sees each convolution's activation.
@@ -57,6 +58,7 @@ class CNN(nn.Sequential):
         padding: str = "valid",
         batch_norm: bool = False,
         dropout: float = 0.0,
+        relu_logits: bool = False,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -65,6 +67,7 @@ class CNN(nn.Sequential):
             "padding": padding,
             "batch_norm": batch_norm,
             "dropout": dropout,
+            "relu_logits": relu_logits,
         }
         side = output_size(IMAGE_SIZE, self.geometry())
         channels, number = 3, 0
@@ -84,6 +87,8 @@ class CNN(nn.Sequential):
                 self.add_module(f"dropout{block_number}", nn.Dropout(dropout))
         self.add_module("flatten", nn.Flatten())
         self.add_module("dense", nn.Linear(channels * side**2, CLASSES))
+        if relu_logits:
+            self.add_module("logits_relu", nn.ReLU())
 
     def geometry(self) -> list[Layer]:
         """The convolutions and poolings, in order, for the formulas of `stages.study.geometry`."""

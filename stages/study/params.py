@@ -91,6 +91,7 @@ class Cnn(Section):
     )
     kernel_size: int = _whole(1, 11)
     padding: Literal["valid", "same"] = Field(description="valid or same")
+    relu_logits: bool = Field(description="true or false")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -38,7 +38,8 @@ class Runtime:
             "precision": self.precision,
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "numpy", "safetensors")},
+            "torch": torch.__version__,  # with the build, as in 2.14.1+cpu
+            **{name: version(name) for name in ("numpy", "safetensors")},
         }
 
 

@@ -45,6 +45,7 @@ MEANING = {
     "cnn.blocks": "channels of the convolutions; 2x2 max pooling after each block",
     "cnn.kernel_size": "width of the convolutions' kernels in pixels",
     "cnn.padding": "of the convolutions: none, or such that the size stays",
+    "cnn.relu_logits": "a ReLU on the logits too, as the sheet's words can be read (findings: what it costs)",
     "aug.crop_pad": "random crop after padding by this many pixels; 0: off",
     "aug.flip": "probability of a horizontal flip; 0: off",
     "aug.brightness": "largest relative change of brightness; 0: off",

@@ -25,9 +25,11 @@ def build(params: Params) -> dict[str, MLP | CNN]:
     cnn, reg = params.cnn, params.reg
     return {
         "baseline": MLP(params.baseline.hidden),
-        "cnn": CNN(cnn.blocks, cnn.kernel_size, cnn.padding),
-        "augmented": CNN(cnn.blocks, cnn.kernel_size, cnn.padding),
-        "regularized": CNN(cnn.blocks, cnn.kernel_size, cnn.padding, reg.batch_norm, reg.dropout),
+        "cnn": CNN(cnn.blocks, cnn.kernel_size, cnn.padding, relu_logits=cnn.relu_logits),
+        "augmented": CNN(cnn.blocks, cnn.kernel_size, cnn.padding, relu_logits=cnn.relu_logits),
+        "regularized": CNN(
+            cnn.blocks, cnn.kernel_size, cnn.padding, reg.batch_norm, reg.dropout, cnn.relu_logits
+        ),
     }
 
 
