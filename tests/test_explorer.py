@@ -20,8 +20,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 from torch import Tensor
 
 from stages.study import explorer
-from stages.study.activations import activations, fields, survey, top_patches
+from stages.study.activations import activations
 from stages.study.dataset import Data, Split
+from stages.study.filter_study import study
 from stages.study.images import Images
 from stages.study.models import CNN
 
@@ -48,14 +49,10 @@ def make(count: int = 30) -> tuple[CNN, Data]:
 
 
 def write(path: Path, model: CNN, data: Data) -> tuple[list[int], list[Tensor]]:
-    surveys = survey(model, Images(data.test, data))
-    patches = [
-        top_patches(data.test.images, field, result, (255, 0, 160))
-        for field, result in zip(fields(model), surveys, strict=True)
-    ]
-    indices = explorer.choose(model, data, 17, torch.arange(len(data.test)))
-    explorer.write(path, "regularized", model, data, surveys, patches, indices)
-    return indices, patches
+    found = study(model, data, 17, seed=0)
+    explorer.write(path, "regularized", model, data, found)
+    indices = explorer.choose(model, data, 17, found.sample)
+    return indices, [layer.patches for layer in found.layers]
 
 
 @pytest.fixture
