@@ -17,7 +17,7 @@ from stages.study.activations import (
     survey,
     top_patches,
 )
-from stages.study.dataset import Data, Split, balanced_subset
+from stages.study.dataset import Data, Split, balanced_order
 from stages.study.evidence import Faithfulness, faithfulness, occlusion
 from stages.study.geometry import Field
 from stages.study.images import Images
@@ -115,7 +115,8 @@ def sample_of(test: Split, seed: int) -> Tensor:
     """Indices of `SAMPLE` test images with equal shares of the classes; of all where there are no more."""
     if len(test) <= SAMPLE:
         return torch.arange(len(test))
-    return torch.from_numpy(balanced_subset(test.labels.numpy(), SAMPLE, np.random.default_rng(seed)))
+    order = balanced_order(test.labels.numpy(), np.random.default_rng(seed))
+    return torch.from_numpy(np.sort(order[:SAMPLE]))
 
 
 def metrics(model: str, found: FilterStudy) -> dict[str, Any]:
