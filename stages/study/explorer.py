@@ -43,7 +43,7 @@ def write(path: Path, name: str, model: CNN, data: Data, found: FilterStudy) -> 
     """Write the page about ``model``, called ``name``, and what was ``found`` of it to ``path``."""
     indices = choose(model, data, found.index, found.sample)
     layers, logits = activations(model, Images(data.test, data)[indices][0])
-    probabilities = logits.softmax(dim=1)
+    probabilities, best = logits.softmax(dim=1), logits.topk(5).indices
     content: dict[str, Any] = {
         "model": name,
         "tests": len(data.test),
@@ -55,6 +55,8 @@ def write(path: Path, name: str, model: CNN, data: Data, found: FilterStudy) -> 
                 "index": index,
                 "label": int(data.test.labels[index]),
                 "probabilities": [round(float(p), 4) for p in probabilities[place]],
+                # from the unrounded ones, as in the pictures
+                "best": best[place].tolist(),
                 "layers": [_scaled(layer[place].numpy()) for layer in layers],
             }
             for place, index in enumerate(indices)

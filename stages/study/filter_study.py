@@ -101,8 +101,8 @@ def study(model: CNN, data: Data, index: int, seed: int) -> FilterStudy:
         label=data.classes[data.test.labels[index]],
         predicted=data.classes[logits[0].argmax()],
         best=[
-            (data.classes[place], round(float(share), 4))
-            for share, place in zip(*logits[0].softmax(0).topk(5), strict=True)
+            (data.classes[place], round(float(logits[0].softmax(0)[place]), 4))
+            for place in logits[0].topk(5).indices
         ],
         evidence=occlusion(model, image)[0],
         layers=layers,
