@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from stages.study import archive, synthetic
-from stages.study.dataset import Data, Split, channel_statistics, save_data
+from stages.study.dataset import Data, Split, balanced_order, channel_statistics, save_data
 from stages.study.errors import UserError, run
 from stages.study.figures import samples
 from stages.study.files import write_json
@@ -28,11 +28,11 @@ def main() -> None:
 
     generator = np.random.default_rng(data.seed)
     images, labels = splits["train"]
-    order = _balanced_order(labels, generator, "data.train_size", data.train_size, source)
+    order = _chosen(labels, generator, "data.train_size", data.train_size, source)
     kept = data.train_size - data.validation_size
     train, validation = np.sort(order[:kept]), np.sort(order[kept:])
     test_images, test_labels = splits["test"]
-    test = np.sort(_balanced_order(test_labels, generator, "data.test_size", data.test_size, source))
+    test = np.sort(_chosen(test_labels, generator, "data.test_size", data.test_size, source))
 
     mean, std = channel_statistics(images[train])
     result = Data(
@@ -58,26 +58,21 @@ def main() -> None:
     )
 
 
-def _balanced_order(
+def _chosen(
     labels: np.ndarray, generator: np.random.Generator, key: str, size: int, source: str
 ) -> np.ndarray:
-    """Indices of ``size`` random items; in every stretch of them class counts differ by at most one.
-
-    The classes take turns, so that a smaller ``size`` gives a part of what a larger one does.
+    """Indices of ``size`` random items with equal shares of the classes.
 
     Raises:
         UserError: some class of ``source`` has too few items for ``size``, the value of ``key``.
     """
-    turns = [generator.permutation(np.flatnonzero(labels == label)) for label in generator.permutation(10)]
-    turns.sort(key=len, reverse=True)  # so that the last, incomplete round is a stretch too
-    rarest = len(turns[-1])
-    most = 10 * rarest + sum(len(items) > rarest for items in turns)
-    if size > most:
+    order = balanced_order(labels, generator)
+    if size > len(order):
         raise UserError(
-            f"{source}: {key} is {size}, but must be at most {most}: the rarest class has {rarest} images"
+            f"{source}: {key} is {size}, but must be at most {len(order)}: "
+            f"the rarest class has {np.bincount(labels).min()} images"
         )
-    rounds = np.concatenate([np.arange(len(items)) for items in turns])
-    return np.concatenate(turns)[np.argsort(rounds, kind="stable")][:size]
+    return order[:size]
 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Split:

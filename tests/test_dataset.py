@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.functional import normalize
 
 from stages.study.augmentation import Augmentation
-from stages.study.dataset import balanced_subset, channel_statistics, load_data, save_data
+from stages.study.dataset import balanced_order, channel_statistics, load_data, save_data
 from stages.study.errors import UserError
 from stages.study.images import Images
 from tests.tiny import tiny_data
@@ -87,24 +87,24 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, damage: Callable[
     assert "\n" not in str(refusal.value)
 
 
-@given(
-    per_class=st.lists(st.integers(8, 20), min_size=2, max_size=10),
-    size=st.integers(0, 16),
-    seed=st.integers(0, 99),
-)
-def test_a_balanced_subset_takes_every_class_alike(per_class: list[int], size: int, seed: int) -> None:
+@given(per_class=st.lists(st.integers(1, 20), min_size=2, max_size=10), seed=st.integers(0, 99))
+def test_a_balanced_order_gives_every_class_its_turn(per_class: list[int], seed: int) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(per_class)), per_class))
-    chosen = balanced_subset(labels, size, np.random.default_rng(seed))
-    assert len(chosen) == size
-    assert (np.diff(chosen) > 0).all()
-    counts = np.bincount(labels[chosen], minlength=len(per_class))
-    assert counts.max() - counts.min() <= 1
-    assert np.array_equal(chosen, balanced_subset(labels, size, np.random.default_rng(seed)))
+    order = balanced_order(labels, np.random.default_rng(seed))
+    assert len(set(order.tolist())) == len(order)
+    before = np.cumsum(np.eye(len(per_class), dtype=int)[labels[order]], axis=0)
+    assert np.ptp(before, axis=1).max() <= 1
+    assert np.ptp(before[:, None] - before[None], axis=2).max() <= 1
+    assert len(order) == sum(min(count, min(per_class) + 1) for count in per_class)  # no longer one is
+    assert np.array_equal(order, balanced_order(labels, np.random.default_rng(seed)))
 
 
-def test_a_subset_larger_than_its_classes_is_refused() -> None:
-    with pytest.raises(ValueError, match="larger"):
-        balanced_subset(np.array([0, 0, 0, 1]), 4, np.random.default_rng(0))
+def test_a_balanced_order_is_random() -> None:
+    labels = np.arange(200) % 10
+    orders = [balanced_order(labels, np.random.default_rng(seed)) for seed in range(50)]
+    firsts = {int(order[0]) for order in orders}
+    assert len(firsts) > 30
+    assert {int(labels[first]) for first in firsts} == set(range(10))
 
 
 def test_statistics_equal_numpy_in_double_precision() -> None:

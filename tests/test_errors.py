@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.project import ROOT, STAGES
 
 
 def end(body: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -75,7 +75,15 @@ def test_hint_only_where_committed_results_are_gone(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize("gone", [["metrics"], ["plots"], ["metrics", "plots"]])
-@pytest.mark.parametrize("body", ["raise UserError('x')", "open('none')"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "raise UserError('x')",
+        "open('none')",
+        "raise KeyboardInterrupt('after epoch 3')",
+        "os.kill(os.getpid(), signal.SIGTERM)",
+    ],
+)
 def test_hint_restores_what_is_gone(gone: list[str], body: str, checkout: Path) -> None:
     for name in gone:
         shutil.rmtree(checkout / name)
@@ -86,6 +94,41 @@ def test_hint_restores_what_is_gone(gone: list[str], body: str, checkout: Path) 
     subprocess.run(command.split(), cwd=checkout, check=True, capture_output=True)
     assert (checkout / "metrics/cnn.json").read_text() == "committed"
     assert (checkout / "plots/a.png").read_text() == "committed"
+
+
+def test_a_second_ctrl_c_while_a_stage_ends_changes_nothing(checkout: Path) -> None:
+    shutil.rmtree(checkout / "metrics")
+    git = checkout / "git"
+    git.write_text(f'#!/bin/sh\nkill -INT $PPID\nexec {shutil.which("git")} "$@"\n')
+    git.chmod(0o755)
+    ended = end("raise KeyboardInterrupt", checkout, PATH=f"{checkout}{os.pathsep}{os.environ['PATH']}")
+    hint = "restore the committed results: git checkout -- metrics"
+    assert (ended.returncode, ended.stderr) == (130, f"stopped: the same command goes on ({hint})\n")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_ctrl_c_while_the_libraries_are_imported(stage: str, tmp_path: Path) -> None:
+    (tmp_path / "stages").symlink_to(ROOT / "stages")
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}"],
+        cwd=tmp_path,
+        env={**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stdout) == (-signal.SIGINT, "")
+    assert ended.stderr == "stopped: the same command goes on\n"
+
+
+def test_other_exceptions_before_a_stage_keep_their_traceback(tmp_path: Path) -> None:
+    (tmp_path / "stages").symlink_to(ROOT / "stages")
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
+    command = [sys.executable, "-m", "stages.train_cnn"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Traceback")
+    assert ended.stderr.endswith("ImportError: no torch here\n")
 
 
 def test_no_git_no_hint(checkout: Path, tmp_path: Path) -> None:

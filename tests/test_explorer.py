@@ -20,8 +20,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 from torch import Tensor
 
 from stages.study import explorer
-from stages.study.activations import activations, fields, survey, top_patches
+from stages.study.activations import activations
 from stages.study.dataset import Data, Split
+from stages.study.filter_study import study
 from stages.study.images import Images
 from stages.study.models import CNN
 
@@ -48,14 +49,17 @@ def make(count: int = 30) -> tuple[CNN, Data]:
 
 
 def write(path: Path, model: CNN, data: Data) -> tuple[list[int], list[Tensor]]:
-    surveys = survey(model, Images(data.test, data))
-    patches = [
-        top_patches(data.test.images, field, result, (255, 0, 160))
-        for field, result in zip(fields(model), surveys, strict=True)
-    ]
-    indices = explorer.choose(model, data, 17, torch.arange(len(data.test)))
-    explorer.write(path, "regularized", model, data, surveys, patches, indices)
-    return indices, patches
+    found = study(model, data, 17, seed=0)
+    explorer.write(path, "regularized", model, data, found)
+    indices = explorer.choose(model, data, 17, found.sample)
+    return indices, [layer.patches for layer in found.layers]
+
+
+def content(path: Path) -> dict[str, Any]:
+    """The data in a page."""
+    _, _, rest = path.read_text().partition('<script type="application/json" id="data">')
+    result: dict[str, Any] = json.loads(rest.partition("</script>")[0])
+    return result
 
 
 @pytest.fixture
@@ -90,6 +94,14 @@ def log(browser: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
     """What was logged since the last call."""
     entries: list[dict[str, Any]] = browser.get_log(kind)  # type: ignore[no-untyped-call]
     return entries
+
+
+def close_classes(model: CNN) -> CNN:
+    """``model`` with probabilities that are equal to four decimals, from class 9 down."""
+    with torch.no_grad():
+        model.get_parameter("dense.weight").zero_()
+        model.get_parameter("dense.bias").copy_(torch.arange(10) * 1e-5)
+    return model
 
 
 @pytest.mark.slow
@@ -156,6 +168,28 @@ def test_the_page_is_the_same_each_time_and_names_nothing_of_the_machine(tmp_pat
     assert page == (tmp_path / "two.html").read_bytes()
     assert str(tmp_path).encode() not in page
     assert b"http" not in page.replace(b"http-equiv", b"")
+
+
+def test_classes_of_equal_rounded_probability_stand_as_in_the_pictures(tmp_path: Path) -> None:
+    model, data = make()
+    close_classes(model)
+    write(tmp_path / "page.html", model, data)
+    found = study(model, data, 17, seed=0)
+    assert found.best == [(data.classes[place], 0.1) for place in (9, 8, 7, 6, 5)]
+    assert found.predicted == data.classes[9]
+    assert all(image["best"] == [9, 8, 7, 6, 5] for image in content(tmp_path / "page.html")["images"])
+
+
+@pytest.mark.slow
+def test_the_page_keeps_the_order_of_the_classes(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    model, data = make()
+    write(tmp_path / "page.html", close_classes(model), data)
+    browser.get((tmp_path / "page.html").as_uri())
+    settled(browser)
+    names = browser.find_elements(By.CSS_SELECTOR, "#bars span:nth-child(3n + 1)")
+    assert [name.text for name in names] == list("jihgf")
+    title = browser.find_element(By.ID, "chosen-title").text
+    assert title == "Test image 17: h, predicted j"
 
 
 def test_images_are_balanced_and_fewer_for_a_large_network(monkeypatch: pytest.MonkeyPatch) -> None:

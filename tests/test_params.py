@@ -86,13 +86,11 @@ def test_small_learning_rates_as_dvc_writes_them(spelling: str, tmp_path: Path) 
         ("aug", "flip", math.inf, "aug.flip is inf, but must be a number from 0 to 1"),
         ("aug", "flip", True, "aug.flip is true, but must be a number from 0 to 1"),
         ("aug", "flip", "much", "aug.flip is 'much', but must be a number from 0 to 1"),
-        ("aug", "flip", 10**400, "aug.flip is a number of 40"),
-        (
-            "data",
-            "seed",
-            -(10**5000),
-            "data.seed is a number of 500",
-        ),
+        ("aug", "flip", 10**400, "aug.flip is a number of 401 digits, but must be a number from 0 to 1"),
+        ("aug", "flip", 10**400 - 1, "aug.flip is a number of 400 digits, but"),
+        ("aug", "flip", 4 * 10**60, "aug.flip is a number of 61 digits, but"),
+        ("data", "seed", -(10**5000), "data.seed is a number of 5001 digits, but"),
+        ("data", "seed", 1 - 10**5000, "data.seed is a number of 5000 digits, but"),
         (
             "train",
             "learning_rate",
@@ -242,7 +240,7 @@ BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
         (TEXT.replace("crop_pad: 2", "crop_pad: " + "9" * 5000), ["is not valid YAML"]),
         (
             TEXT.replace("crop_pad: 2", "crop_pad: 0x" + "9" * 5000),
-            ["aug.crop_pad is a number of 602"],
+            ["aug.crop_pad is a number of 6021 digits"],
         ),
         (TEXT.replace("crop_pad: 2", "crop_pad: *nowhere"), ["is not valid YAML", "nowhere"]),
         (TEXT.replace("[[32, 32], [64, 64]]", "&me [*me]"), ["cnn.blocks[0][0] is ["]),

@@ -40,20 +40,19 @@ class Data:
     classes: tuple[str, ...]
 
 
-def balanced_subset(labels: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Ascending indices of ``size`` random items of ``labels`` (N,), class counts differing by at most one.
+def balanced_order(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Indices of ``labels`` (N,) in random order; in every stretch class counts differ by at most one.
 
-    Raises:
-        ValueError: a class has too few items.
+    As long as the rarest class allows.
     """
-    classes = np.unique(labels)
-    counts = np.full(len(classes), size // len(classes))
-    counts[generator.permutation(len(classes))[: size % len(classes)]] += 1
-    chosen = [
-        generator.choice(np.flatnonzero(labels == label), count, replace=False)
-        for label, count in zip(classes, counts, strict=True)
-    ]
-    return np.sort(np.concatenate(chosen))
+    # the classes take turns
+    classes = generator.permutation(np.unique(labels))
+    turns = [generator.permutation(np.flatnonzero(labels == label)) for label in classes]
+    turns.sort(key=len, reverse=True)  # so that the last, incomplete round is a stretch too
+    rarest = len(turns[-1])
+    longest = len(turns) * rarest + sum(len(items) > rarest for items in turns)
+    rounds = np.concatenate([np.arange(len(items)) for items in turns])
+    return np.concatenate(turns)[np.argsort(rounds, kind="stable")][:longest]
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

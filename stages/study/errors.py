@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, TracebackType
 
 
 class UserError(Exception):
@@ -25,12 +25,26 @@ def run(main: Callable[[], None]) -> None:
         where = f" {error.filename!r}" if error.filename else ""
         sys.exit(f"error: the system refused{where}: {error.strerror or error}{_restore_hint()}")
     except KeyboardInterrupt as stop:
-        print(stop if stop.args else "stopped: the same command goes on", file=sys.stderr)
+        _tell_how_to_continue(stop)
         sys.exit(143 if isinstance(stop, Terminated) else 130)
+
+
+def told_in_words(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """A ``sys.excepthook``: Ctrl-C before `run`, while torch is imported, ends with its line as well."""
+    if isinstance(error, KeyboardInterrupt):
+        _tell_how_to_continue(error)
+    else:
+        sys.__excepthook__(kind, error, traceback)
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived."""
+
+
+def _tell_how_to_continue(stop: KeyboardInterrupt) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the impatient press twice
+    line = stop if stop.args else "stopped: the same command goes on"
+    print(f"{line}{_restore_hint()}", file=sys.stderr)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from stages.study.activations import Survey, activations, convolutions, fields
+from stages.study.activations import activations
 from stages.study.dataset import Data
 from stages.study.files import write_bytes
+from stages.study.filter_study import FilterStudy
 from stages.study.images import Images
 from stages.study.models import CNN
 
@@ -39,56 +39,46 @@ def choose(model: CNN, data: Data, first: int, order: Tensor) -> list[int]:
 
 
 @torch.inference_mode()
-def write(
-    path: Path,
-    name: str,
-    model: CNN,
-    data: Data,
-    surveys: Sequence[Survey],
-    patches: Sequence[Tensor],
-    indices: Sequence[int],
-) -> None:
-    """Write the page about ``model``, called ``name``, with the test images ``indices`` to ``path``.
-
-    ``surveys`` and ``patches``, (C, K, size, size, 3) uint8, are those of each layer over the test set.
-    """
-    layers, logits = activations(model, Images(data.test, data)[list(indices)][0])
-    probabilities = logits.softmax(dim=1)
+def write(path: Path, name: str, model: CNN, data: Data, found: FilterStudy) -> None:
+    """Write the page about ``model``, called ``name``, and what was ``found`` of it to ``path``."""
+    indices = choose(model, data, found.index, found.sample)
+    layers, logits = activations(model, Images(data.test, data)[indices][0])
+    probabilities, best = logits.softmax(dim=1), logits.topk(5).indices
     content: dict[str, Any] = {
         "model": name,
         "tests": len(data.test),
         "classes": data.classes,
         "lut": {key: _lookup(key) for key in ("viridis", "RdBu_r")},
-        "inputs": _png(_row(data.test.images[list(indices)].numpy())),
+        "inputs": _png(_row(data.test.images[indices].numpy())),
         "images": [
             {
                 "index": index,
                 "label": int(data.test.labels[index]),
                 "probabilities": [round(float(p), 4) for p in probabilities[place]],
+                # from the unrounded ones, as in the pictures
+                "best": best[place].tolist(),
                 "layers": [_scaled(layer[place].numpy()) for layer in layers],
             }
             for place, index in enumerate(indices)
         ],
         "layers": [
             {
-                "name": layer_name,
-                "field": field.size,
-                "side": layer.shape[2],
-                "active": [round(float(share), 5) for share in survey.active],
-                "mean": [round(float(mean), 5) for mean in survey.mean],
-                "maximum": [round(float(maximum), 4) for maximum in survey.maximum],
+                "name": layer.name,
+                "field": layer.field.size,
+                "side": layer.activation.shape[2],
+                "active": [round(float(share), 5) for share in layer.survey.active],
+                "mean": [round(float(mean), 5) for mean in layer.survey.mean],
+                "maximum": [round(float(maximum), 4) for maximum in layer.survey.maximum],
                 "kernel": _kernels(
-                    model.get_parameter(f"{layer_name}.weight").numpy(), colours=layer_name == "conv1"
+                    model.get_parameter(f"{layer.name}.weight").numpy(), colours=layer.name == "conv1"
                 ),
                 # a row of patches for each channel
-                "patches": _png(np.concatenate([_row(row) for row in patch.numpy()])),
-                "patch": patch.shape[2],
-                "values": [[round(float(value), 3) for value in row] for row in survey.values.T],
-                "tops": survey.images.T.tolist(),
+                "patches": _png(np.concatenate([_row(row) for row in layer.patches.numpy()])),
+                "patch": layer.patches.shape[2],
+                "values": [[round(float(value), 3) for value in row] for row in layer.survey.values.T],
+                "tops": layer.survey.images.T.tolist(),
             }
-            for layer_name, field, layer, survey, patch in zip(
-                convolutions(model), fields(model), layers, surveys, patches, strict=True
-            )
+            for layer in found.layers
         ],
     }
     text = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

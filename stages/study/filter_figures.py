@@ -12,10 +12,63 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from stages.study.figures import save_figure
+from stages.study.filter_study import FilterStudy, mean
+from stages.study.models import CNN
 
-PADDING = (255, 0, 160)  # no photograph has it
 DPI = 100
 Array = np.ndarray
+
+
+def draw(model: CNN, found: FilterStudy, folder: Path) -> None:
+    """Write every picture of what was ``found`` of ``model`` into ``folder``."""
+    image = found.image.numpy()
+    caption = (
+        f"test image {found.index}\nlabel: {found.label}\n"
+        f"prediction: {found.predicted} ({found.best[0][1]:.0%})"
+    )
+    largest = max(float(layer.activation.max()) for layer in found.layers)
+    input_image(image, found.index, found.label, found.best, folder / "input.png")
+    kernels(model.get_parameter("conv1.weight").numpy(), folder / "kernels_conv1.png")
+    receptive_fields(
+        image,
+        [
+            (
+                layer.name,
+                layer.field.span(layer.activation.shape[1] // 2),
+                layer.magnitude.numpy(),
+                layer.effective,
+            )
+            for layer in found.layers
+        ],
+        folder / "receptive_fields.png",
+    )
+    evidence(
+        image,
+        found.evidence.numpy(),
+        found.predicted,
+        mean(found.drops.top),
+        mean(found.drops.moved),
+        folder / "evidence.png",
+    )
+    for layer in found.layers:
+        for suffix, top, scale in (
+            ("", largest, "all layers on one scale"),
+            ("_own_scale", float(layer.activation.max()), f"scale of {layer.name} alone"),
+        ):
+            activation_grid(
+                f"{layer.name} after ReLU, {scale}",
+                layer.activation.numpy(),
+                top,
+                image,
+                caption,
+                folder / f"activations_{layer.name}{suffix}.png",
+            )
+        top_patches(
+            layer.name,
+            layer.patches.numpy(),
+            layer.survey.maximum.numpy(),
+            folder / f"top_patches_{layer.name}.png",
+        )
 
 
 def grid_shape(channels: int) -> tuple[int, int]:

@@ -261,7 +261,10 @@ class _Brief(reprlib.Repr):
 
     def repr_int(self, x: int, level: int) -> str:
         # Python refuses to print a number of more than 4300 digits
-        return str(x) if abs(x) < 10**50 else f"a number of {math.log10(abs(x)):.0f} digits"
+        if abs(x) < 10**50:
+            return str(x)
+        rounded = round(math.log10(abs(x)))
+        return f"a number of {rounded + (abs(x) >= 10**rounded)} digits"
 
     def repr_bool(self, x: bool, level: int) -> str:
         return str(x).lower()
