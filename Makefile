@@ -41,8 +41,8 @@ lint: $(READY)  ## format, lint rules, types, and whether the README is up to da
 test: lint  ## lint, then all tests
 	@$(BIN)/pytest
 
-bench: $(READY)  ## training speed on this machine
-	@$(BIN)/python -m tests.bench
+bench: $(READY)  ## training speed on this machine; KERAS=<a python with Keras and TensorFlow> compares
+	@$(BIN)/python -m tests.bench $(if $(KERAS),--keras $(KERAS))
 
 clean:  ## remove .quickstart/, charts and tool caches; keep data, models and results
 	rm -rf .quickstart .mypy_cache .pytest_cache .ruff_cache .hypothesis dvc_plots runs/charts runs/offline.html

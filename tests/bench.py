@@ -1,14 +1,18 @@
 """Speed, side by side in one run: ``make bench``. No test: it prints, and asserts nothing.
 
 The yardstick is the script that a user writes after PyTorch's own tutorial: a dataset that transforms
-one PIL image at a time, a ``DataLoader`` with two workers, fp32. Rounds of all contestants take turns,
-so that a slower minute of the machine meets all of them; each figure is the median of the rounds.
+one PIL image at a time, a ``DataLoader`` with two workers, fp32. With ``--keras PYTHON``, a Python that
+has Keras and TensorFlow, there is a second one (``make bench KERAS=...``). Rounds of all contestants take
+turns, so that a slower minute of the machine meets all of them; each figure is the median of the rounds.
 Run it on an idle machine.
 """
 
+import argparse
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +30,8 @@ from stages.study.runtime import prepare
 from stages.study.training import Methods, Trainer, evaluate
 
 ROUNDS, STEPS, BATCH = 5, 20, 128
-FLOP_PER_IMAGE = 3 * 2 * 14_359_552  # FLOP of the sheet's CNN per image: forward, and twice that backward
+# of the sheet's CNN: forward, and twice that backward, but no gradient for the image itself
+FLOP_PER_IMAGE = 2 * (3 * 14_359_552 - 777_600)
 
 
 class Tutorial(Dataset[tuple[Tensor, int]]):
@@ -71,6 +76,27 @@ def own_steps(trainer: Trainer) -> Iterator[None]:
                 yield
 
 
+def keras_rounds(python: str, *words: str) -> Callable[[], float]:
+    """Rounds of training steps in Keras, in a process of its own; each call gives images per second."""
+    script = Path(__file__).with_name("bench_keras.py")
+    process = subprocess.Popen(
+        [python, script, str(BATCH), str(STEPS), *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin
+    assert process.stdout
+    requests, answers = process.stdin, process.stdout
+
+    def measure() -> float:
+        print(file=requests, flush=True)
+        return float(answers.readline())
+
+    return measure
+
+
 def rate(steps: Iterator[None]) -> float:
     """Images per second over a round."""
     start = time.perf_counter()
@@ -87,7 +113,21 @@ def matrix_product_rate(dtype: torch.dtype) -> float:
     return 2 * 2048**3 / (time.perf_counter() - start)
 
 
+def operators(steps: Iterator[None]) -> list[tuple[str, str]]:
+    """Operators of ten training steps with their share of the time, those above one percent."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(10):
+            next(steps)
+    events = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    shares = ((f"`{event.key}`", event.self_cpu_time_total / total) for event in events)
+    return [(name, f"{share:.1%}") for name, share in shares if share > 0.01]
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keras", metavar="PYTHON", help="a Python that has Keras and TensorFlow")
+    keras = parser.parse_args().keras
     params = load()
     runtime = prepare(params.train)
     generator = np.random.default_rng(0)
@@ -108,25 +148,38 @@ def main() -> None:
 
     regularized = CNN(blocks, batch_norm=reg.batch_norm, dropout=reg.dropout)
     contestants: dict[str, Callable[[], float]] = {}
-    for name, steps in {
+    loops = {
         "tutorial MLP": tutorial_steps(MLP(params.baseline.hidden), split, augmented=False),
         "tutorial CNN": tutorial_steps(CNN(blocks), split, augmented=False),
         "tutorial CNN, crop and flip": tutorial_steps(CNN(blocks), split, augmented=True),
         "baseline": own_steps(trainer(MLP(params.baseline.hidden))),
         "cnn": own_steps(cnn := trainer(CNN(blocks))),
-        "augmented": own_steps(trainer(CNN(blocks), augmentation)),
+        "augmented": own_steps(augmented := trainer(CNN(blocks), augmentation)),
         "regularized": own_steps(trainer(regularized, augmentation, methods)),
-    }.items():
+    }
+    for name, steps in loops.items():
         contestants[name] = lambda steps=steps: rate(steps)  # type: ignore[misc]
+
+    if keras:
+        contestants["Keras CNN"] = keras_rounds(keras)
+        contestants["Keras CNN, crop and flip"] = keras_rounds(keras, "augmented")
+
+    def augmentation_alone() -> float:
+        start = time.perf_counter()
+        for batch in torch.randperm(len(augmented.images)).split(BATCH):
+            augmented.images[batch]
+        return len(augmented.images) / (time.perf_counter() - start)
 
     def evaluation() -> float:
         start = time.perf_counter()
         evaluate(cnn.model, cnn.test, runtime)
         return len(cnn.test) / (time.perf_counter() - start)
 
+    contestants["augmented batches alone"] = augmentation_alone
     contestants["evaluation of the CNN"] = evaluation
     dtype = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
-    contestants["matrix product (FLOP/s)"] = lambda: matrix_product_rate(dtype)
+    product = f"{runtime.precision} matrix product"
+    contestants[product] = lambda: matrix_product_rate(dtype)
 
     for measure in contestants.values():
         measure()  # warm up
@@ -134,10 +187,10 @@ def main() -> None:
     median = {name: statistics.median(row[name] for row in rounds) for name in contestants}
 
     yardsticks = {
-        "baseline": "tutorial MLP",
-        "cnn": "tutorial CNN",
-        "augmented": "tutorial CNN, crop and flip",
-        "regularized": "cnn",
+        "baseline": ["tutorial MLP"],
+        "cnn": ["tutorial CNN", "Keras CNN"],
+        "augmented": ["tutorial CNN, crop and flip", "Keras CNN, crop and flip", "cnn"],
+        "regularized": ["cnn"],
     }
     rows = [
         (
@@ -145,16 +198,25 @@ def main() -> None:
             f"{value:,.0f}",
             f"{min(row[name] for row in rounds):,.0f}",
             f"{max(row[name] for row in rounds):,.0f}",
-            f"{value / median[yardsticks[name]]:.2f} x {yardsticks[name]}" if name in yardsticks else "",
+            ", ".join(
+                f"{value / median[other]:.2f} x {other}"
+                for other in yardsticks.get(name, [])
+                if other in median
+            ),
         )
         for name, value in median.items()
+        if name != product
     ]
     print(f"{runtime.precision} on {runtime.describe()['device_name']}, {torch.get_num_threads()} threads\n")
     head = ("", "images/s", "slowest", "fastest", "ratio")
     print(tabulate(rows, head, tablefmt="pipe", colalign=("left", *["right"] * 4), disable_numparse=True))
-    print(f"\naugmented over cnn: {median['augmented'] / median['cnn']:.2f}")
-    share = median["cnn"] * FLOP_PER_IMAGE / median["matrix product (FLOP/s)"]
-    print(f"FLOP/s of the CNN's training step over those of the matrix product: {share:.2f}")
+    reached, most = median["cnn"] * FLOP_PER_IMAGE, median[product]
+    print(
+        f"\nThe CNN's training step computes {reached / 1e9:.0f} GFLOP/s, "
+        f"{reached / most:.2f} of the {most / 1e9:.0f} GFLOP/s of the processor's {product}."
+    )
+    for name in ("baseline", "cnn", "regularized"):
+        print(f"\n{tabulate(operators(loops[name]), (name, 'share'), tablefmt='pipe')}")
 
 
 if __name__ == "__main__":
