@@ -91,6 +91,13 @@ def test_activations_are_those_of_the_layers_run_by_hand(padding: str, batch_nor
     )
 
 
+def test_a_relu_on_the_logits_is_no_convolutions_activation() -> None:
+    model = CNN([[4], [3]], relu_logits=True).eval()
+    layers, logits = activations(model, torch.zeros(2, 3, 32, 32))
+    assert [layer.shape[1] for layer in layers] == [4, 3]
+    assert logits.shape == (2, 10)
+
+
 def test_training_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="evaluation mode"):
         activations(make_cnn([[4]]).train(), torch.zeros(2, 3, 32, 32))

@@ -56,6 +56,14 @@ def test_the_output_is_a_logit_for_each_class(model: MLP | CNN, training: bool) 
     assert (logits < 0).any()  # no ReLU on the logits
 
 
+def test_a_relu_on_the_logits_is_one_layer_more() -> None:
+    plain, cut = CNN([[2], [3]]).eval(), CNN([[2], [3]], relu_logits=True).eval()
+    assert names(cut) == f"{names(plain)} logits_relu"
+    cut.load_state_dict(plain.state_dict())
+    assert torch.equal(cut(images(6)), plain(images(6)).clamp(min=0))
+    assert (cut(images(6)) == 0).any()
+
+
 @settings(max_examples=30)
 @given(
     blocks=st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=3), min_size=1, max_size=5),
