@@ -103,6 +103,47 @@ def test_the_findings_show_what_the_filters_do() -> None:
     ]
 
 
+STUDY = {
+    "study": "ablation",
+    "settings": {
+        "all": {
+            "changes": {},
+            "seeds": {
+                "0": {"experiment": "a", "train_cnn": {"test_accuracy": 0.8, "train_accuracy": 0.9}},
+                "1": {"experiment": "b", "train_cnn": {"test_accuracy": 0.82, "train_accuracy": 0.94}},
+            },
+        },
+        "no_dropout": {
+            "changes": {"reg.dropout": 0},
+            "seeds": {"0": {"experiment": "c", "train_cnn": {"test_accuracy": 0.75, "train_accuracy": 1.0}}},
+        },
+    },
+}
+
+
+def test_a_study_is_shown_as_means_over_its_seeds() -> None:
+    assert cells(report.study_table(STUDY))[2:] == [
+        # the deviation of 0.80 and 0.82 with n - 1 is 0.01 sqrt(2)
+        ["cnn", "all", "0.8100", "0.0141", "", "0.9200", "+0.1100", "2"],
+        ["cnn", "no dropout", "0.7500", "", "-0.0600", "1.0000", "+0.2500", "1"],
+    ]
+
+
+def test_another_study_makes_the_findings_stale(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report.STUDIES.mkdir(parents=True)
+    (report.STUDIES / "ablation.json").write_text(json.dumps(STUDY))
+    with pytest.raises(UserError, match=r"findings\.md has no <!-- study ablation -->"):
+        run(monkeypatch)
+    with open("docs/findings.md", "a") as page:
+        page.write("<!-- study ablation -->\n<!-- /study ablation -->\n")
+    run(monkeypatch)
+    assert "| no dropout |" in " ".join(Path("docs/findings.md").read_text().split())
+    settings = {"all": STUDY["settings"]["all"]}  # type: ignore[index]
+    (report.STUDIES / "ablation.json").write_text(json.dumps(STUDY | {"settings": settings}))
+    with pytest.raises(SystemExit, match=r"stale: docs/findings\.md: "):
+        run(monkeypatch, "--check")
+
+
 def test_another_filter_study_makes_the_findings_stale(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(monkeypatch)
     changed = FILTERS | {"evidence": FILTERS["evidence"] | {"drop_top_fifth": 1.0}}  # type: ignore[operator]

@@ -22,6 +22,7 @@ from stages.tools.charts import VEGA_LITE
 README = Path("README.md")
 FINDINGS = Path("docs/findings.md")
 METRICS = Path("metrics")
+STUDIES = Path("sweeps/results")
 TEMPLATE = Path(".dvc/plots/accuracy.json")
 CHART = Path("docs/accuracy.png")
 MODELS = ("baseline", "cnn", "augmented", "regularized")
@@ -75,6 +76,7 @@ def main() -> None:
             "results": results,
             "evidence": evidence_table(filters),
             "filters": filter_table(filters),
+            **{f"study {path.stem}": study_table(read_json(path)) for path in sorted(STUDIES.glob("*.json"))},
         },
     }
     pages = {page: page.read_text(encoding="utf-8") for page in parts}
@@ -195,6 +197,46 @@ def evidence_table(filters: dict[str, Any]) -> str:
         "where the map's is larger",
     )
     return tabulate(rows, head, tablefmt="pipe", colalign=("left", "right", "right"), disable_numparse=True)
+
+
+def study_table(study: dict[str, Any]) -> str:
+    """Mean and sample standard deviation over the seeds of each setting of a study, as a Markdown table.
+
+    The first setting is what the others are compared with.
+    """
+    rows: list[tuple[str, ...]] = []
+    first: dict[str, float] = {}
+    for setting, entry in study["settings"].items():
+        seeds = list(entry["seeds"].values())
+        for stage in (key for key in seeds[0] if key != "experiment"):
+            tests = [seed[stage]["test_accuracy"] for seed in seeds]
+            trains = [seed[stage]["train_accuracy"] for seed in seeds]
+            mean = statistics.mean(tests)
+            difference = mean - first.setdefault(stage, mean)
+            rows.append(
+                (
+                    stage.removeprefix("train_"),
+                    setting.replace("_", " "),
+                    f"{mean:.4f}",
+                    f"{statistics.stdev(tests):.4f}" if len(tests) > 1 else "",
+                    f"{difference:+.4f}" if difference else "",
+                    f"{statistics.mean(trains):.4f}",
+                    f"{statistics.mean(trains) - mean:+.4f}",
+                    str(len(seeds)),
+                )
+            )
+    head = (
+        "model",
+        "setting",
+        "test accuracy",
+        "deviation",
+        "difference",
+        "train accuracy",
+        "gap",
+        "seeds",
+    )
+    align = ("left", "left", *["right"] * 6)
+    return tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
 def filled_in(text: str, contents: dict[str, str], page: Path) -> str:
