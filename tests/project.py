@@ -85,8 +85,16 @@ def commit(folder: Path, message: str) -> None:
     subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", message], cwd=folder, check=True)
 
 
+def accident(what: str, count: int, pattern: str) -> dict[str, str]:
+    """The environment in which a stage has an accident: see `tests/accidents/sitecustomize.py`."""
+    return {"PYTHONPATH": str(ROOT / "tests/accidents"), "ACCIDENT": f"{what} {count} {pattern}"}
+
+
 def command(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of this environment in ``folder``; the tests' own DVC variables are left out."""
+    """Run a command of this environment in ``folder``; the tests' own DVC variables are left out.
+
+    It is a process group of its own: a signal to the group does not reach the tests.
+    """
     own = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
     return subprocess.run(
@@ -96,6 +104,7 @@ def command(folder: Path, *words: str, **environment: str) -> subprocess.Complet
         capture_output=True,
         text=True,
         check=False,
+        process_group=0,
     )
 
 

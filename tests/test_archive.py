@@ -70,10 +70,10 @@ def test_fetches_once(server: Server) -> None:
 
 
 def test_connection_refused() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    assert "found Connection refused;" in refused(f"http://127.0.0.1:{port}/x.tar.gz")
+    with socket.socket() as silent:  # kept, so that nobody else gets the port
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        assert "found Connection refused;" in refused(f"http://127.0.0.1:{port}/x.tar.gz")
 
 
 def test_unknown_host() -> None:
@@ -150,8 +150,6 @@ def test_wrong_bytes(server: Server) -> None:
 
 @pytest.mark.parametrize("sent", [0, 1000])
 def test_stalling_server(server: Server, sent: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "TIMEOUT", 0.2)
-
     def answer(handler: BaseHTTPRequestHandler) -> None:
         if sent:
             reply(handler, SMALL[:sent], length=len(SMALL))
@@ -159,7 +157,9 @@ def test_stalling_server(server: Server, sent: int, monkeypatch: pytest.MonkeyPa
         server.ended.wait(5)
 
     server.answer = answer
-    assert "found no answer for 0.2 s;" in refused(server.url)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(archive, "TIMEOUT", 0.2)
+        assert "found no answer for 0.2 s;" in refused(server.url)
     fetched(server)
 
 

@@ -84,6 +84,23 @@ def test_a_deleted_result_is_told_by_the_stage(clone: Path) -> None:
     assert "train_baseline" in stale_stages(clone)
 
 
+def test_a_stage_that_read_other_data_is_told(clone: Path) -> None:
+    """Data and models are not in a clone: that the stages fit together, the lock itself says."""
+    lock = yaml.safe_load((clone / "dvc.lock").read_text())
+    for dep in lock["stages"]["train_cnn"]["deps"]:
+        if dep["path"] == "data/dataset.safetensors":
+            dep["md5"] = "0" * 32
+    (clone / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert "read another data/dataset.safetensors than was written" in stale_stages(clone)["train_cnn"]
+
+
+def test_a_stage_that_was_never_run_is_told(clone: Path) -> None:
+    lock = yaml.safe_load((clone / "dvc.lock").read_text())
+    del lock["stages"]["train_baseline"]
+    (clone / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert "train_baseline" in stale_stages(clone)
+
+
 def test_the_readme_and_the_findings_fit_the_metrics() -> None:
     result = command(ROOT, "python", "-m", "stages.tools.report", "--check")
     assert result.returncode == 0, result.stderr

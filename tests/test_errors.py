@@ -1,5 +1,6 @@
 """How a stage ends: one line, the right status, and the command that restores committed results."""
 
+import importlib
 import os
 import shutil
 import signal
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import ROOT, STAGES
+from stages.study import errors
+from tests.project import ROOT, STAGES, TRAININGS
 
 
 def end(body: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -129,6 +131,17 @@ def test_other_exceptions_before_a_stage_keep_their_traceback(tmp_path: Path) ->
     assert ended.returncode == 1
     assert ended.stderr.startswith("Traceback")
     assert ended.stderr.endswith("ImportError: no torch here\n")
+
+
+@pytest.mark.parametrize("stage", [*TRAININGS, "visualize_filters"])
+def test_missing_data_ends_a_stage_with_one_line(stage: str, workplace: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", workplace)
+    with pytest.raises(SystemExit) as ended:
+        errors.run(importlib.import_module(f"stages.{stage}").main)
+    assert ended.value.code == (
+        "error: data/dataset.safetensors is missing: make it with 'dvc repro download'"
+    )
+    assert [path.name for path in workplace.iterdir()] == ["params.yaml"]
 
 
 def test_no_git_no_hint(checkout: Path, tmp_path: Path) -> None:

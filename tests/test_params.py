@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,43 @@ def test_missing_file(tmp_path: Path) -> None:
         load(tmp_path / "none.yaml")
 
 
+def bounds(schema: dict[str, Any], where: str) -> None:
+    """Every number, list and text in ``schema`` has an upper bound."""
+    for option in schema.get("anyOf", []):
+        bounds(option, where)
+    kind = schema.get("type")
+    if kind in ("integer", "number"):
+        assert "maximum" in schema, where
+        assert {"minimum", "exclusiveMinimum"} & schema.keys(), where
+    elif kind == "array":
+        assert "maxItems" in schema, where
+        bounds(schema["items"], where)
+    elif kind == "string":
+        assert {"enum", "maxLength"} & schema.keys() or schema["pattern"].endswith("{32}$"), where
+    else:
+        assert kind in ("boolean", "null") or "anyOf" in schema, (where, schema)
+
+
+def numbers(schema: Any) -> set[float]:
+    """The upper bounds in ``schema``."""
+    if isinstance(schema, dict):
+        own = {schema[key] for key in ("maximum", "maxItems") if key in schema}
+        return own | {bound for value in schema.values() for bound in numbers(value)}
+    return {bound for item in schema for bound in numbers(item)} if isinstance(schema, list) else set()
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS)
+def test_every_number_has_an_upper_bound_that_is_told(section: str, key: str) -> None:
+    model = Params.model_fields[section].annotation
+    assert model is not None
+    schema = model.model_json_schema()["properties"][key]
+    bounds(schema, f"{section}.{key}")
+    told = {float(word) for word in re.findall(r"\d+(?:\.\d+)?", schema["description"])}
+    if key == "betas":
+        told.add(2)  # in a word
+    assert numbers(schema) <= told
+
+
 # ---- fuzzed ----
 
 ODD = st.one_of(
@@ -369,6 +407,10 @@ def accepted_or_refused(tree: Any) -> None:
         assert len(result) < 500
         assert result.startswith("params.yaml: ")
         assert any(name in result.partition(": ")[2] for name in names_of(tree))
+    else:
+        # as large a batch as there are images; two of them show as much as all
+        train = result.train.model_copy(update={"batch_size": min(result.train.batch_size, len(DATA.train))})
+        trains_one_step(result.model_copy(update={"train": train}), images=2)
 
 
 @given(mutated())
@@ -421,17 +463,12 @@ def sensible(draw: st.DrawFn) -> Any:
     return tree
 
 
-def trains_one_step(tree: Any) -> None:
-    params = refusal_or_params(lambda: check(tree))
-    if isinstance(params, str):
-        assert params.startswith(("params.yaml: cnn.blocks is ", "params.yaml: cnn.kernel_size is "))
-        return
+def trains_one_step(params: Params, images: int) -> None:
     runtime = prepare(params.train)
     cnn, reg = params.cnn, params.reg
     augmentation = Augmentation(params.aug.crop_pad, params.aug.flip, params.aug.brightness)
     methods = Methods(reg.label_smoothing, reg.weight_decay, reg.one_cycle_peak, reg.averaging)
     shape = (cnn.blocks, cnn.kernel_size, cnn.padding)
-    batch = torch.arange(params.train.batch_size)
     for model, transform, method in (
         (MLP(params.baseline.hidden), None, PLAIN),
         (CNN(*shape), None, PLAIN),
@@ -440,17 +477,25 @@ def trains_one_step(tree: Any) -> None:
     ):
         trainer = Trainer(model, DATA, params.train, runtime, transform, method)
         model.train()
-        assert torch.isfinite(trainer.step(batch))
+        assert torch.isfinite(trainer.step(torch.arange(images)))
+
+
+def sensible_trains_one_step(tree: Any) -> None:
+    params = refusal_or_params(lambda: check(tree))
+    if isinstance(params, str):
+        assert params.startswith(("params.yaml: cnn.blocks is ", "params.yaml: cnn.kernel_size is "))
+    else:
+        trains_one_step(params, params.train.batch_size)
 
 
 @given(sensible())
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_accepted_parameters_train_one_step(tree: Any) -> None:
-    trains_one_step(tree)
+    sensible_trains_one_step(tree)
 
 
 @pytest.mark.slow
 @given(sensible())
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_many_accepted_parameters_train_one_step(tree: Any) -> None:
-    trains_one_step(tree)
+    sensible_trains_one_step(tree)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
 import tarfile
 import time
@@ -13,13 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from PIL import Image
 
 from stages.study import synthetic
 from stages.tools.quickstart import REDUCED
-from tests.project import MODELS, STAGES, TINY, commit, copy_project, dvc, executed
+from tests.project import MODELS, STAGES, TINY, accident, command, commit, copy_project, dvc, executed
 
 pytestmark = pytest.mark.slow
+THREADS = "2"  # of the runs whose bytes are compared: a sum in parts must repeat as well
 
 
 def change(folder: Path, key: str, value: Any) -> None:
@@ -47,12 +50,27 @@ def outputs(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
+def git(folder: Path, *words: str) -> str:
+    """Run git in ``folder``."""
+    result = command(folder, "git", *words)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone with a finished, committed run on tiny data. Copy it, do not change it."""
-    folder = copy_project(tmp_path_factory.mktemp("finished") / "clone", TINY)
-    assert executed(dvc(folder, "repro")) == sorted(STAGES)
-    commit(folder, "a finished run")
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one for all workers: theirs stand beside each other
+        shared = shared.parent
+    folder, done = shared / "finished" / "clone", shared / "finished" / "done"
+    with FileLock(shared / "finished.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            copy_project(folder, TINY)
+            assert executed(dvc(folder, "repro", OMP_NUM_THREADS=THREADS)) == sorted(STAGES)
+            commit(folder, "a finished run")
+            done.touch()
     return folder
 
 
@@ -60,6 +78,30 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clone(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished clone."""
     return Path(shutil.copytree(finished, tmp_path / "clone", symlinks=True))
+
+
+def test_the_whole_study_learns(tmp_path: Path) -> None:
+    folder = copy_project(tmp_path / "clone", REDUCED)
+    assert REDUCED["data"]["train_size"] >= 2000
+    assert executed(dvc(folder, "repro")) == sorted(STAGES)
+    accuracy = {}
+    for name in MODELS:
+        metrics = json.loads((folder / f"metrics/{name}.json").read_text())
+        losses = [epoch["train_loss"] for epoch in metrics["history"]]
+        assert losses[-1] < losses[0]
+        assert [epoch["epoch"] for epoch in metrics["history"]] == list(range(1, len(losses) + 1))
+        accuracy[name] = metrics["test_accuracy"]
+        assert accuracy[name] > 0.1 + 0.2
+        with open(folder / f"plots/{name}/predictions.csv") as file:
+            rows = list(csv.DictReader(file))
+        right = sum(row["actual"] == row["predicted"] for row in rows)
+        assert right / len(rows) == pytest.approx(accuracy[name], abs=1e-6)
+    assert accuracy["baseline"] < accuracy["cnn"] < min(accuracy["augmented"], accuracy["regularized"])
+    for path in outputs(folder):
+        if path.endswith(".json"):
+            json.loads((folder / path).read_text())
+        elif path.endswith(".png"):
+            Image.open(folder / path).verify()
 
 
 def test_a_second_repro_runs_nothing(clone: Path) -> None:
@@ -75,6 +117,7 @@ def test_a_second_repro_runs_nothing(clone: Path) -> None:
         ("reg.dropout", 0.5, ["train_regularized", "visualize_filters"]),
         ("baseline.hidden", [8], ["train_baseline"]),
         ("viz.image", 7, ["visualize_filters"]),
+        ("viz.model", "cnn", ["visualize_filters"]),
     ],
 )
 def test_a_changed_parameter_runs_its_stages_and_changing_it_back_runs_none(
@@ -103,19 +146,17 @@ def test_everything_again_elsewhere_gives_the_same_bytes(clone: Path, tmp_path: 
     other = Path(shutil.move(clone, tmp_path / "another place"))
     (tmp_path / "matplotlibrc").write_text("figure.dpi: 33\naxes.facecolor: red\nfont.size: 30\n")
     before = outputs(other)
-    output = dvc(other, "repro", "-f", PYTHONHASHSEED="12345", MPLCONFIGDIR=str(tmp_path))
+    output = dvc(
+        other,
+        "repro",
+        "-f",
+        PYTHONHASHSEED="12345",
+        MPLCONFIGDIR=str(tmp_path),
+        OMP_NUM_THREADS=THREADS,
+    )
     assert executed(output) == sorted(STAGES)
     assert outputs(other) == before
-    assert dvc_git(other, "status", "--porcelain") == ""
-
-
-def dvc_git(folder: Path, *words: str) -> str:
-    """Run git in ``folder``."""
-    from tests.project import command
-
-    result = command(folder, "git", *words)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    assert git(other, "status", "--porcelain") == ""
 
 
 def test_an_experiment_can_be_run_and_compared(clone: Path) -> None:
@@ -129,16 +170,30 @@ def test_an_experiment_can_be_run_and_compared(clone: Path) -> None:
 
     metrics = json.loads(dvc(clone, "metrics", "diff", "--json", "HEAD", "wider"))
     assert set(metrics) == {f"metrics/{name}.json" for name in ("augmented", "regularized", "filters")}
+    for path, changes in metrics.items():
+        now, then = (
+            json.loads(text) for text in ((clone / path).read_text(), git(clone, "show", f"HEAD:{path}"))
+        )
+        for key, values in changes.items():
+            if key in now:
+                assert (values["old"], values["new"]) == (then[key], now[key])
 
     plots = json.loads(dvc(clone, "plots", "diff", "--json", "HEAD", "wider"))["data"]
     for chart in ("accuracy", "losses"):
         rows = [row for part in plots[chart] for row in part["content"]["data"]["values"]]
         series = {(row["rev"], Path(row["filename"]).stem) for row in rows}
         assert series == {(rev, name) for rev in ("HEAD", "wider") for name in MODELS}
+        for row in rows:
+            path = f"metrics/{Path(row['filename']).stem}.json"
+            metrics = (
+                (clone / path).read_text() if row["rev"] == "wider" else git(clone, "show", f"HEAD:{path}")
+            )
+            epoch = json.loads(metrics)["history"][int(row["epoch"]) - 1]
+            assert row[row["field"]] == epoch[row["field"]]
 
     # back and forth without training: everything comes out of the cache
     before = outputs(clone)
-    dvc_git(clone, "checkout", "-q", "--", ".")
+    git(clone, "checkout", "-q", "--", ".")
     dvc(clone, "checkout")
     assert outputs(clone) != before
     dvc(clone, "exp", "apply", "wider")
@@ -146,19 +201,97 @@ def test_an_experiment_can_be_run_and_compared(clone: Path) -> None:
     assert executed(dvc(clone, "repro")) == []
 
 
-def test_a_queued_sweep_runs_every_setting(clone: Path) -> None:
-    dvc(clone, "exp", "run", "--queue", "-S", "aug.crop_pad=range(3,5)")
-    dvc(clone, "queue", "start", "-j", "1")
-    for _ in range(240):
-        status = dvc(clone, "queue", "status")
+def queued(folder: Path, name: str) -> str:
+    """What the queued experiment ``name`` has printed when it ends."""
+    for _ in range(120):
+        log = command(folder, "dvc", "queue", "logs", "--follow", name)
+        if log.returncode == 0:
+            return log.stdout
+        time.sleep(0.5)  # it has not begun
+    raise AssertionError(log.stderr)
+
+
+def wait_for_the_queue(folder: Path) -> str:
+    """The status of the queue when nothing in it runs or waits."""
+    for _ in range(120):
+        status = dvc(folder, "queue", "status")
         if "Running" not in status and "Queued" not in status:
-            break
-        time.sleep(1)
+            return status
+        time.sleep(0.5)
+    raise AssertionError(status)
+
+
+def test_a_queued_sweep_runs_every_setting(clone: Path) -> None:
+    dvc(clone, "exp", "run", "--queue", "-n", "crop", "-S", "aug.crop_pad=range(3,5)")
+    dvc(clone, "queue", "start", "-j", "1")
+    for name in ("crop-1", "crop-2"):
+        assert executed(queued(clone, name)) == ["train_augmented", "train_regularized", "visualize_filters"]
+    status = wait_for_the_queue(clone)
     assert status.count("Success") == 2, status
-    shown = list(csv.DictReader(dvc(clone, "exp", "show", "--csv").splitlines()))
-    assert {"3", "4"} <= {row["aug.crop_pad"] for row in shown}
+    shown = {
+        row["Experiment"]: row for row in csv.DictReader(dvc(clone, "exp", "show", "--csv").splitlines())
+    }
+    assert [shown[name]["aug.crop_pad"] for name in ("crop-1", "crop-2")] == ["3", "4"]
     # run records land in the main checkout, checkpoints are gone after success
+    assert {path.stem for path in (clone / "runs").glob("*.json")} == set(MODELS)
     assert not list((clone / "runs/checkpoints").iterdir())
+
+
+def test_ctrl_c_and_the_same_command_again(clone: Path) -> None:
+    change(clone, "reg.dropout", 0.3)
+    stopped = command(clone, "dvc", "repro", **accident("interrupt", 2, r"\.pt$"))
+    assert stopped.returncode
+    assert executed(stopped.stdout) == ["train_regularized"]
+    assert (
+        "regularized: stopped after epoch 1 of 2; the same command continues from there "
+        "(restore the committed results: git checkout -- metrics plots)\n"
+    ) in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    again = command(clone, "dvc", "repro")
+    assert again.returncode == 0, again.stderr
+    assert executed(again.stdout) == ["train_regularized", "visualize_filters"]
+    assert "regularized: continues after epoch 1\n" in again.stderr
+    assert_as_if_uninterrupted(clone)
+
+
+def assert_as_if_uninterrupted(folder: Path) -> None:
+    """Training the regularized model in one go changes none of the outputs."""
+    before = outputs(folder)
+    whole = command(folder, "python", "-m", "stages.train_regularized")
+    assert whole.returncode == 0, whole.stderr
+    assert "continues" not in whole.stderr
+    assert outputs(folder) == before
+
+
+def test_a_run_elsewhere_that_was_killed_continues_wherever_it_is_run_again(clone: Path) -> None:
+    change = ("-S", "reg.dropout=0.3")
+    dvc(clone, "exp", "run", "--queue", "-n", "killed", *change)
+    dvc(clone, "queue", "start", "-j", "1", **accident("kill", 2, r"\.pt$"))
+    assert executed(queued(clone, "killed")) == ["train_regularized"]
+    assert "Failed" in wait_for_the_queue(clone)
+    (checkpoint,) = (clone / "runs/checkpoints").glob("*.pt")
+    again = accident("kill", 1, "models/regularized.safetensors$")
+    elsewhere = command(clone, "dvc", "exp", "run", "--temp", *change, **again)
+    assert elsewhere.returncode
+    assert "regularized: continues after epoch 1\n" in elsewhere.stderr
+    assert checkpoint.exists()
+    here = command(clone, "dvc", "exp", "run", *change)
+    assert here.returncode == 0, here.stderr
+    assert executed(here.stdout) == ["train_regularized", "visualize_filters"]
+    assert "regularized: continues after epoch 2\n" in here.stderr
+    assert not checkpoint.exists()
+    assert_as_if_uninterrupted(clone)
+
+
+def test_damaged_files_come_back_from_the_cache(clone: Path) -> None:
+    before = outputs(clone)
+    for name in ("data/dataset.safetensors", "models/regularized.safetensors", "explorer/filters.html"):
+        path = clone / name
+        content = path.read_bytes()
+        path.unlink()  # it may be a link into the cache
+        path.write_bytes(content[:-1])
+    assert executed(dvc(clone, "repro")) == []
+    assert outputs(clone) == before
 
 
 def test_charts_show_each_thing_once(clone: Path) -> None:
@@ -173,30 +306,6 @@ def test_charts_show_each_thing_once(clone: Path) -> None:
         (part,) = plots[f"plots/{name}/predictions.csv"]
         values = part["content"]["data"]["values"]
         assert len(values) == TINY["data"]["test_size"]
-
-
-def test_the_whole_study_learns(tmp_path: Path) -> None:
-    folder = copy_project(tmp_path / "clone", REDUCED)
-    assert REDUCED["data"]["train_size"] >= 2000
-    assert executed(dvc(folder, "repro")) == sorted(STAGES)
-    accuracy = {}
-    for name in MODELS:
-        metrics = json.loads((folder / f"metrics/{name}.json").read_text())
-        losses = [epoch["train_loss"] for epoch in metrics["history"]]
-        assert losses[-1] < losses[0]
-        assert [epoch["epoch"] for epoch in metrics["history"]] == list(range(1, len(losses) + 1))
-        accuracy[name] = metrics["test_accuracy"]
-        assert accuracy[name] > 0.1 + 0.2
-        with open(folder / f"plots/{name}/predictions.csv") as file:
-            rows = list(csv.DictReader(file))
-        right = sum(row["actual"] == row["predicted"] for row in rows)
-        assert right / len(rows) == pytest.approx(accuracy[name], abs=1e-6)
-    assert accuracy["baseline"] < accuracy["cnn"] < min(accuracy["augmented"], accuracy["regularized"])
-    for path in outputs(folder):
-        if path.endswith(".json"):
-            json.loads((folder / path).read_text())
-        elif path.endswith(".png"):
-            Image.open(folder / path).verify()
 
 
 def official_archive(path: Path) -> None:

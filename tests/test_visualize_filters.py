@@ -11,18 +11,20 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from stages import visualize_filters
+from stages.study import errors
 from stages.study.dataset import Data, Split, save_data
 from stages.study.errors import UserError
 from stages.study.filter_figures import grid_shape, mosaic
 from stages.study.models import CNN, MLP, save_model
+from tests.project import ROOT
+from tests.tiny import largest_file
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(workplace: Path) -> Path:
     """A directory with parameters, 12 test images, and a network with one layer of 7 channels."""
-    params = YAML(typ="safe", pure=True).load(Path("params.yaml"))
+    params = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
     params["viz"]["model"] = "cnn"
-    monkeypatch.chdir(tmp_path)
     with open("params.yaml", "w") as file:
         YAML(typ="safe", pure=True).dump(params, file)
     generator = torch.Generator().manual_seed(0)
@@ -34,7 +36,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with torch.no_grad():
         model.get_parameter("conv1.bias")[3] = -1000
     save_model(model, Path("models/cnn.safetensors"))
-    return tmp_path
+    return workplace
 
 
 def outputs(root: Path) -> dict[str, bytes]:
@@ -99,6 +101,37 @@ def test_a_model_file_that_holds_no_cnn_is_refused(workplace: Path) -> None:
     with pytest.raises(UserError, match=r"models/cnn\.safetensors holds no CNN but MLP.*dvc repro train_cnn"):
         visualize_filters.main()
     assert not Path("plots").exists()
+
+
+def test_a_disk_that_is_full_for_a_picture(workplace: Path) -> None:
+    with largest_file(15_000), pytest.raises(SystemExit, match=r"^error: .*File too large") as end:
+        errors.run(visualize_filters.main)
+    assert str(end.value.code).startswith("error: the system refused 'plots/filters/")
+    assert not [name for name in outputs(workplace) if name.endswith(".partial")]
+    visualize_filters.main()
+    assert "metrics/filters.json" in outputs(workplace)
+
+
+@pytest.mark.parametrize("folder", ["plots", "plots/filters", "metrics", "explorer"])
+def test_a_file_where_a_directory_belongs(workplace: Path, folder: str) -> None:
+    Path(folder).parent.mkdir(exist_ok=True)
+    Path(folder).write_text("in the way")
+    with pytest.raises(SystemExit, match=rf"^error: the system refused '{folder}") as end:
+        errors.run(visualize_filters.main)
+    assert "\n" not in str(end.value.code)
+    Path(folder).unlink()
+    visualize_filters.main()
+    assert "metrics/filters.json" in outputs(workplace)
+
+
+def test_a_truncated_model_file_ends_the_stage_with_one_line(workplace: Path) -> None:
+    path = Path("models/cnn.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(SystemExit, match=r"^error: models/cnn\.safetensors .*dvc repro train_cnn'$"):
+        errors.run(visualize_filters.main)
+    path.write_bytes(whole)
+    visualize_filters.main()
 
 
 @pytest.mark.parametrize(
