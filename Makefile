@@ -2,6 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 READY := $(VENV)/.ready
+SWEEP_READY := $(VENV)/.ready-sweep
 BIN := $(VENV)/bin
 # DVC finds the python of its stages there
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -9,12 +10,16 @@ export PATH := $(abspath $(BIN)):$(PATH)
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## make .venv from requirements.lock
+setup: $(SWEEP_READY)  ## make .venv from requirements.lock and requirements-sweep.lock
 
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+$(SWEEP_READY): requirements-sweep.lock $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-sweep.lock
 	@touch $@
 
 quickstart: $(READY)  ## the whole pipeline on synthetic images, in .quickstart/
@@ -32,7 +37,10 @@ summary: $(READY)  ## the layers of the four models
 readme: $(READY)  ## the README's generated tables and picture, from metrics/ and params.yaml
 	@$(BIN)/python -m stages.tools.report
 
-lint: $(READY)  ## format, lint rules, types, and whether the README is up to date
+sweep: $(SWEEP_READY)  ## the search, ablation or seeds in a file: make sweep FILE=sweeps/ablation.yaml
+	@$(BIN)/python -m stages.tools.sweep run $(FILE)
+
+lint: $(SWEEP_READY)  ## format, lint rules, types, and whether the README is up to date
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
@@ -48,4 +56,4 @@ clean:  ## remove .quickstart/, charts and tool caches; keep data, models and re
 	rm -rf .quickstart .mypy_cache .pytest_cache .ruff_cache .hypothesis dvc_plots runs/charts runs/offline.html
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart repro charts summary readme lint test bench clean
+.PHONY: help setup quickstart repro charts summary readme sweep lint test bench clean

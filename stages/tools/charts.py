@@ -13,6 +13,7 @@ from stages.study.files import write_bytes
 
 TEMPLATE = Path("runs/offline.html")
 PAGE = Path("runs/charts/index.html")
+DVC = (sys.executable, "-m", "dvc")
 VEGA_LITE = "5.21"  # the templates in .dvc/plots are of Vega-Lite 5
 
 HEAD = '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Charts</title>\n<script>'
@@ -44,13 +45,17 @@ def draw(root: Path, revisions: list[str]) -> Path:
 
 
 def dvc(root: Path, *arguments: str, quiet: bool = False) -> int:
-    """Run DVC in ``root`` with this very Python, which also runs the stages, and return its status."""
-    environment = os.environ | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    }
+    """Run DVC in ``root`` and return its status."""
     output = subprocess.DEVNULL if quiet else None
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=root, env=environment, stdout=output, check=False).returncode
+    return subprocess.run(
+        [*DVC, *arguments], cwd=root, env=environment(), stdout=output, check=False
+    ).returncode
+
+
+def environment() -> dict[str, str]:
+    """The environment for DVC in which its stages find this very Python."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return os.environ | {"PATH": path}
 
 
 if __name__ == "__main__":

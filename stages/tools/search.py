@@ -1,0 +1,101 @@
+"""A search file: which settings are tried, with which seeds; checked before anything runs."""
+
+import itertools
+from pathlib import Path
+from typing import Annotated, Any
+
+import optuna
+from pydantic import Field, ValidationError
+from ruamel.yaml import YAML
+
+from stages.study.errors import UserError
+from stages.study.params import PARAMS, Section, check
+
+Changes = dict[Annotated[str, Field(pattern=r"^\w+\.\w+$")], Any]
+Named = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
+
+
+class Search(Section):
+    """One of ``settings`` (only reported), ``grid`` and ``space``; the other keys go with each of them.
+
+    What is Optuna's has its name there, ``{TPESampler: {multivariate: true}}``; an axis of ``space`` what
+    follows ``suggest_`` there, ``{float: {low: 0, high: 0.2}}``.
+    """
+
+    targets: list[str] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, le=2**32 - 1)]] = Field(min_length=1)
+    fixed: Changes = Field(default={})
+    settings: dict[Annotated[str, Field(pattern=r"^\w+$")], Changes] = Field(default={})
+    grid: dict[str, list[Any]] = Field(default={})
+    space: dict[str, Named] = Field(default={})
+    trials: int = Field(default=1, ge=1)
+    sampler: Named = Field(default={"TPESampler": {}})
+    pruner: Named = Field(default={"NopPruner": {}})
+
+    def plan(self) -> dict[str, tuple[str, Changes, list[int]]]:
+        """Each trial by name: its setting, the changes known before, its seeds, run one after the other."""
+        if self.settings:  # nothing is compared on the way: a trial for each seed
+            pairs = itertools.product(self.settings.items(), self.seeds)
+            return {f"{name}-s{seed}": (name, changes, [seed]) for (name, changes), seed in pairs}
+        rows = enumerate(product(self.grid) * self.trials)
+        return {f"{number:04}": (f"{number:04}", changes, self.seeds) for number, changes in rows}
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> Changes:
+        """What the sampler chooses in ``trial``: nothing without a ``space``."""
+        axes = [(key, kind, options) for key, axis in self.space.items() for kind, options in axis.items()]
+        return {key: getattr(trial, f"suggest_{kind}")(key, **options) for key, kind, options in axes}
+
+    def prepare(self, study: optuna.Study) -> None:
+        """Give ``study`` its sampler and pruner."""
+        ((sampler, options),), ((pruner, more),) = self.sampler.items(), self.pruner.items()
+        study.sampler = getattr(optuna.samplers, sampler)(**options)
+        study.pruner = getattr(optuna.pruners, pruner)(**more)
+
+    def examples(self) -> list[Changes]:
+        """Changes that stand for all: those of the plan, or the corners of the ``space``."""
+        ends: dict[str, list[Any]] = {}
+        for key, ((kind, options),) in ((key, axis.items()) for key, axis in self.space.items()):
+            values = options.get("choices") or [options["low"], options["high"]]
+            ends[key] = [float(value) if kind == "float" else value for value in values]
+        if ends:
+            return [self.suggest(optuna.trial.FixedTrial(corner)) for corner in product(ends)]
+        return [changes for _, changes, _ in self.plan().values()]
+
+
+def product(axes: dict[str, list[Any]]) -> list[Changes]:
+    """All combinations of the values."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def load(path: Path) -> Search:
+    """Read a search file and check all that it may try against the schema of the parameters.
+
+    Raises:
+        UserError: naming the file, the place in it and what is wrong.
+    """
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        search = Search.model_validate(yaml.load(path))
+        search.prepare(optuna.create_study())
+        examples = search.examples()
+    except ValidationError as invalid:
+        error = invalid.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, error['loc']))}: {error['msg']}") from None
+    except Exception as error:  # whatever YAML and Optuna raise
+        raise UserError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    if sum(map(bool, (search.settings, search.grid, search.space))) != 1:
+        raise UserError(f"{path}: give one of settings, grid and space")
+    base, stages = yaml.load(PARAMS), yaml.load(Path("dvc.yaml"))["stages"]
+    if unknown := {*search.targets} - {*stages}:
+        raise UserError(f"{path}: {unknown.pop()} is no stage: targets are among {', '.join(stages)}")
+    for changes in examples:
+        content = {section: dict(values) for section, values in base.items()}
+        for key, value in (search.fixed | changes).items():
+            section, _, last = key.partition(".")
+            content.setdefault(section, {})[last] = value
+        params = check(content, f"{path} with {changes}")
+        if not search.settings and not (params.data.validation_size and len(search.targets) == 1):
+            raise UserError(f"{path}: a search needs one target, and data.validation_size above 0 in fixed")
+        if "train.seed" in search.fixed | changes:
+            raise UserError(f"{path}: train.seed is what seeds are for")
+    return search

@@ -1,0 +1,206 @@
+"""Searches, ablations and seeds on one machine or many: every trial is a DVC experiment."""
+
+import argparse
+import itertools
+import json
+import random
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.trial import FrozenTrial, Trial, TrialState
+from tqdm import tqdm
+
+from stages.study.errors import UserError, run
+from stages.tools.search import Search, load
+from stages.tools.storage import HEARTBEAT, connect
+from stages.tools.sweep_report import report
+from stages.tools.trial import Checkout, StageError, git
+
+FOLDER = Path("runs/sweep")
+ATTEMPTS = 5
+
+
+@dataclass
+class Worker:
+    """Takes trials of a study until all of its plan are done.
+
+    Of several trials with one name, that with the lowest number that has not failed counts; the others
+    are copies, dropped when they are taken.
+    """
+
+    name: str
+    study: optuna.Study
+    storage: optuna.storages.RDBStorage
+    search: Search
+    checkout: Checkout
+    seen: set[int] = field(default_factory=set)
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """The trials of the plan that are in one of ``states``."""
+        found = self.study.get_trials(deepcopy=False, states=states)
+        return [trial for trial in found if trial.user_attrs.get("name")]
+
+    def enqueue(self) -> bool:
+        """Add one trial of the plan that is not there, or failed, or lost its worker; False: none is missing.
+
+        One at a time, since each call of Optuna's reads all that wait.
+        """
+        tries: dict[str, list[FrozenTrial]] = {name: [] for name in self.search.plan()}
+        for trial in self.trials(*TrialState):
+            tries[trial.user_attrs["name"]].append(trial)
+        missing = {
+            name: past
+            for name, past in tries.items()
+            if len(past) < ATTEMPTS and all(trial.state == TrialState.FAIL for trial in past)
+        }
+        if missing:
+            others = self.trials(TrialState.RUNNING)  # at random, lest they add the same one
+            name, past = min(missing.items(), key=lambda item: (len(item[1]), others and random.random()))
+            self.study.enqueue_trial(past[-1].params if past else {}, {"name": name})
+        return bool(missing)
+
+    def work(self) -> None:
+        """Run trials until all are done.
+
+        Raises:
+            UserError: some failed again and again.
+            KeyboardInterrupt: with what becomes of the running trial.
+        """
+        hidden, size = not sys.stderr.isatty(), len(self.search.plan())
+        with place() as folder, tqdm(desc=self.name, total=size, unit="trial", disable=hidden) as bar:
+            while True:
+                done = len(self.trials(TrialState.COMPLETE, TrialState.PRUNED))
+                bar.update(done - bar.n)
+                if self.enqueue() or self.trials(TrialState.WAITING):
+                    self.take(folder)
+                elif self.trials(TrialState.RUNNING):
+                    self.wait()
+                else:
+                    break
+        if done < size:
+            raise UserError(f"{size - done} trials failed {ATTEMPTS} times")
+
+    def wait(self) -> None:
+        """Fail the trials of dead workers, and wait for those of the others."""
+        optuna.storages.fail_stale_trials(self.study)
+        running = {trial._trial_id for trial in self.trials(TrialState.RUNNING)}
+        for trial in running - self.seen:  # Optuna never misses who was killed before the first heartbeat
+            self.storage.record_heartbeat(trial)
+        self.seen |= running
+        time.sleep(random.uniform(0.2, 1) * HEARTBEAT)
+
+    def take(self, folder: Path) -> None:
+        """Run the next trial."""
+        try:
+            self.study.optimize(lambda trial: self.objective(trial, folder), 1, catch=(StageError,))
+        except KeyboardInterrupt as stop:
+            stop.args = ("stopped: the running trial is given up, and starts anew with the next worker",)
+            raise
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
+            # in a long outage others have taken this worker for dead, and its trial for lost
+            if isinstance(error, ValueError) and not str(error).startswith("Cannot tell"):
+                raise
+
+    def objective(self, trial: Trial, folder: Path) -> float:
+        """The mean validation accuracy of the trial's seeds, 0 where there is none."""
+        earlier = [
+            t for t in self.trials(*TrialState) if t.number < trial.number and t.state != TrialState.FAIL
+        ]
+        name = trial.user_attrs.get("name", "")
+        if name in ("", *(other.user_attrs["name"] for other in earlier)):
+            trial.set_user_attr("name", "")  # not a try
+            raise StageError("nothing to do: another worker was faster")
+        setting, changes, seeds = self.search.plan()[name]
+        changes = self.search.fixed | changes | self.search.suggest(trial)
+        stages, clone, values = self.search.targets, folder / "clone", []
+        watch = epochs(trial, clone / f"runs/{stages[0].removeprefix('train_')}.json")
+        for seed in seeds:
+            experiment, start = f"{self.name}-{setting}-s{seed}", time.monotonic()
+            try:
+                if not self.checkout.find(experiment):
+                    self.checkout.run(experiment, changes | {"train.seed": seed}, stages, clone, watch)
+            except (StageError, optuna.TrialPruned) as end:
+                tqdm.write(f"{experiment}: {end}")
+                raise
+            values.append(float(self.checkout.metrics(experiment, stages[0]).get("validation_accuracy", 0)))
+            tqdm.write(f"{experiment}: {time.monotonic() - start:.0f} s, validation accuracy {values[-1]}")
+            watch = itertools.repeat(None)  # only with its first seed it is pruned
+        return statistics.mean(values)
+
+
+def epochs(trial: Trial, record: Path) -> Iterator[None]:
+    """At each step, tell Optuna of the epochs that a training has added to its ``record``.
+
+    Raises:
+        TrialPruned: Optuna does not expect much of it.
+    """
+    seen = 0
+    while True:
+        found = json.loads(record.read_text())["epochs"] if record.exists() else []
+        for epoch in found[seen:]:
+            if "validation_accuracy" in epoch:
+                trial.report(epoch["validation_accuracy"], epoch["epoch"])
+                if trial.should_prune():
+                    raise optuna.TrialPruned(f"pruned after epoch {epoch['epoch']}")
+        seen = len(found)
+        yield
+
+
+@contextmanager
+def place() -> Iterator[Path]:
+    """A folder that no other worker of this checkout has; after a crash the next one has it."""
+    for number in itertools.count():
+        folder = FOLDER.resolve() / f"worker{number}"
+        folder.mkdir(exist_ok=True)
+        with suppress(Timeout), FileLock(folder / "lock", timeout=0):
+            yield folder
+            return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=("run", "worker", "report"))
+    parser.add_argument("study", type=Path, help="run: a search file; worker, report: its name without .yaml")
+    parser.add_argument("--storage", default=f"sqlite:///{FOLDER}/studies.db", help="the studies' database")
+    parser.add_argument(
+        "--remote", help="run: Git remote for experiments; DVC's default one gets their files"
+    )
+    asked = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    name, _, of = asked.study.stem.partition("@")
+    commit = git(Path(), "rev-parse", of or "HEAD")
+    if asked.command != "report" and (changed := git(Path(), "diff", "--name-only", commit).split()):
+        raise UserError(f"other files than in the study's commit {commit[:10]}: {' '.join(changed)}")
+    search = load(asked.study) if asked.command == "run" else None
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    storage = connect(asked.storage)
+    study = optuna.create_study(
+        study_name=f"{name}@{commit[:10]}", storage=storage, direction="maximize", load_if_exists=True
+    )
+    new = search and {"search": search.model_dump(), "remote": asked.remote}
+    plan = study.user_attrs.get("plan", new)
+    if not plan or new not in (None, plan):
+        raise UserError(
+            f"study {name} of commit {commit[:10]} " + ("is of another search" if new else "has not been run")
+        )
+    search, checkout = Search.model_validate(plan["search"]), Checkout(Path.cwd(), commit, plan["remote"])
+    search.prepare(study)
+    worker = Worker(name, study, storage, search, checkout)
+    if asked.command == "report":
+        print(report(name, study, search, checkout))
+        return
+    study.set_user_attr("plan", plan)
+    worker.work()
+
+
+if __name__ == "__main__":
+    run(main)

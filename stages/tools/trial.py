@@ -1,0 +1,107 @@
+"""A trial: a DVC experiment, run in a clone of its own that shares the cache, and handed over."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dvc.config import Config
+from dvc.repo import Repo
+
+from stages.study.errors import UserError
+from stages.tools.charts import DVC, environment
+
+# among the processes that it ends; it reads until the worker closes the pipe, or dies
+WATCHDOG = "trap '' INT TERM; read -r _; kill -KILL 0"
+
+
+class StageError(Exception):
+    """The experiment failed by itself."""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """The repository at ``root``, of it ``commit``. Experiments go to its Git ``remote``, or to itself."""
+
+    root: Path
+    commit: str
+    remote: str | None
+
+    def find(self, experiment: str) -> str:
+        """Git's name of ``experiment`` where it exists. It is fetched, and all whose names begin so."""
+        ref = f"refs/exps/{self.commit[:2]}/{self.commit[2:]}/{experiment}"
+        if self.remote:
+            git(self.root, "fetch", "-q", self.remote, f"+{ref}*:{ref}*")
+        return git(self.root, "for-each-ref", "--format=%(refname)", ref)
+
+    def metrics(self, experiment: str, stage: str) -> dict[str, Any]:
+        """The metrics of training ``stage`` in ``experiment``, without lists."""
+        path = f"metrics/{stage.removeprefix('train_')}.json"
+        content = json.loads(git(self.root, "show", f"{self.find(experiment)}:{path}"))
+        return {key: value for key, value in content.items() if not isinstance(value, list)}
+
+    def run(
+        self, name: str, changes: dict[str, Any], stages: list[str], clone: Path, watch: Iterator[None]
+    ) -> None:
+        """Run experiment ``name`` in a new ``clone``, and hand it over; ``watch`` goes on meanwhile.
+
+        Raises:
+            StageError: it failed, and says why.
+            Exception: what ``watch`` raised; no process is left then either.
+        """
+        shutil.rmtree(clone, ignore_errors=True)
+        who = [f"-cuser.{key}={git(self.root, 'config', f'user.{key}')}" for key in ("name", "email")]
+        git(self.root, "clone", "-q", "--shared", "--no-checkout", *who, str(self.root), str(clone))
+        git(clone, "checkout", "-q", "--detach", self.commit)
+        with Repo(str(self.root)) as repo, Config(str(clone / ".dvc")).edit("local") as local:
+            local.update(repo.config.load_one("local"))
+            local["cache"] = {"dir": repo.cache.local_cache_dir, "type": "reflink,hardlink,symlink,copy"}
+            local["core"] |= {"site_cache_dir": str(clone / ".dvc/tmp/site")}
+        settings = [word for key, value in changes.items() for word in ("-S", f"{key}={json.dumps(value)}")]
+        try:
+            dvc(clone, watch, "exp", "run", *["--pull"][: bool(self.remote)], "-n", name, *settings, *stages)
+            if self.remote:  # files first: where the name is, the experiment is whole
+                dvc(clone, watch, "push", "--with-deps", *stages)
+            address = git(self.root, "remote", "get-url", self.remote) if self.remote else str(self.root)
+            dvc(clone, watch, "exp", "push", "--no-cache", address, name)
+        finally:
+            shutil.rmtree(clone, ignore_errors=True)
+
+
+def git(folder: Path, *words: str) -> str:
+    """What Git says in ``folder``.
+
+    Raises:
+        UserError: it failed.
+    """
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"git {' '.join(words[:2])} failed: {' '.join(done.stderr.split())}")
+    return done.stdout.strip()
+
+
+def dvc(clone: Path, watch: Iterator[None], *words: str) -> None:
+    """Run DVC in ``clone``; it and all that it starts end with this call, or with this process."""
+    log, pipe = clone / ".dvc/tmp/log", subprocess.PIPE
+    environ = {key: value for key, value in environment().items() if key != "DVC_ROOT"}
+    log.parent.mkdir(exist_ok=True)
+    with open(log, "w") as out, subprocess.Popen(["sh", "-c", WATCHDOG], stdin=pipe, process_group=0) as dog:
+        group, command = dog.pid, [*DVC, *words]
+        process = subprocess.Popen(
+            command, cwd=clone, env=environ, stdout=out, stderr=out, process_group=group
+        )
+        try:
+            while process.poll() is None:
+                next(watch)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.2)
+        finally:
+            dog.communicate()  # closes the pipe
+            process.wait()
+    if process.returncode:
+        lines = log.read_text().splitlines()
+        raise StageError(next((line for line in lines if "error:" in line.lower()), f"dvc {words[0]} failed"))
