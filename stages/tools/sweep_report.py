@@ -38,9 +38,9 @@ def report(name: str, study: optuna.Study, search: Search, checkout: Checkout) -
     write_json(FOLDER / f"{name}.json", content)
 
     rows: list[tuple[str, float, float, int]] = []
+    metric = "test_accuracy" if search.settings else "validation_accuracy"
     for stage in search.targets:
         for setting, entry in settings.items():
-            metric = "test_accuracy" if search.settings else "validation_accuracy"
             values = [seed[stage][metric] for seed in entry["seeds"].values()]
             spread = statistics.stdev(values) if len(values) > 1 else float("nan")
             rows.append((f"{stage} {setting}", statistics.mean(values), spread, len(values)))
@@ -48,7 +48,9 @@ def report(name: str, study: optuna.Study, search: Search, checkout: Checkout) -
         rows.sort(key=lambda row: -row[1])
     figure, picture = Figure(figsize=(7, 1 + len(rows) / 4), layout="constrained"), io.BytesIO()
     labels, means, spreads, _ = zip(*rows[::-1], strict=True)
-    figure.subplots().errorbar(means, labels, xerr=spreads, fmt="o", capsize=3)
+    axes = figure.subplots()
+    axes.errorbar(means, labels, xerr=spreads, fmt="o", capsize=3)
+    axes.set_xlabel(f"{metric.replace('_', ' ')}, mean and deviation over seeds")
     figure.savefig(picture)
     write_bytes(FOLDER / f"{name}.png", picture.getvalue())
     return tabulate(rows, ("", "mean", "standard deviation", "seeds"), tablefmt="pipe", floatfmt=".4f")
