@@ -8,6 +8,7 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from tests.project import TINY, command, commit, copy_project, dvc
+from tests.project import ROOT, TINY, command, commit, copy_project, dvc
 from tests.sweeps import fake_project, gone, postgres, processes, start, sweep, write_search
 
 pytestmark = pytest.mark.slow
@@ -312,3 +313,11 @@ def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path
         } <= files
     # and no process is left
     assert all(gone(folder) for folder in folders)
+
+
+def test_workers_that_come_first_at_once_all_find_the_tables(tmp_path: Path) -> None:
+    code = "import sys; from stages.tools.storage import connect; connect(sys.argv[1])"
+    words = [sys.executable, "-W", "ignore", "-c", code, f"sqlite:///{tmp_path}/studies.db"]
+    first = [subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate()[1] for process in first]
+    assert [process.returncode for process in first] == [0, 0, 0, 0], said

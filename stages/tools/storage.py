@@ -6,7 +6,7 @@ import sys
 import optuna
 import tenacity
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from stages.study.errors import UserError
 
@@ -25,9 +25,13 @@ def connect(url: str) -> optuna.storages.RDBStorage:
     lite = url.startswith("sqlite")
     options = {"connect_args": {"timeout": 60}} if lite else {"pool_pre_ping": True}
     try:
-        storage = optuna.storages.RDBStorage(
-            url, options, heartbeat_interval=HEARTBEAT, grace_period=4 * HEARTBEAT
-        )
+        # of several workers that come first at once, one makes the tables and the others fail on them
+        storage = tenacity.retry(
+            retry=tenacity.retry_if_exception_type(DatabaseError),
+            wait=tenacity.wait_random(0.1, 0.5),
+            stop=tenacity.stop_after_attempt(5),
+            reraise=True,
+        )(optuna.storages.RDBStorage)(url, options, heartbeat_interval=HEARTBEAT, grace_period=4 * HEARTBEAT)
     except (ImportError, SQLAlchemyError) as error:
         raise UserError(f"--storage: {str(error).splitlines()[0]}") from None
     if lite:  # it has no SELECT FOR UPDATE, without which two workers can take one trial
