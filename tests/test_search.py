@@ -29,10 +29,10 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return search
 
 
-@pytest.mark.parametrize("name", ["ablation", "seeds", "regularized"])
-def test_the_committed_searches_are_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_committed_searches_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert load(Path(f"sweeps/{name}.yaml")).plan()
+    assert load(path).plan()
 
 
 @pytest.mark.parametrize(
