@@ -4,8 +4,8 @@ import io
 from pathlib import Path
 
 import torch
-from torchvision.transforms.functional import to_pil_image
-from torchvision.utils import make_grid
+from PIL import Image
+from torch.nn.functional import pad
 
 from stages.study.augmentation import Augmentation
 from stages.study.dataset import Split, load_data
@@ -32,16 +32,16 @@ def picture(split: Split, augmentation: Augmentation, seed: int, path: Path) -> 
     """Write rows of an original (left, apart) and eight augmented versions of it, as PNG."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(split), generator=generator)[:8]
-    padded = augmentation.pad(split.images[chosen])
+    originals = split.images[chosen]
     indices = torch.arange(len(chosen)).repeat_interleave(8)
-    versions = augmentation.apply(padded, indices, augmentation.draw(len(indices), generator))
-    left, right = (
-        make_grid(images.permute(0, 3, 1, 2) / 255, nrow=columns, pad_value=1.0)
-        for images, columns in ((split.images[chosen], 1), (versions, 8))
-    )
-    image = to_pil_image(torch.cat([left, torch.ones(3, left.shape[1], 6), right], dim=2))
+    draws = augmentation.draw(len(indices), generator)
+    versions = augmentation.apply(augmentation.pad(originals), indices, draws).round().byte()
+    tiles = torch.cat([originals[:, None], versions.unflatten(0, (-1, 8))], dim=1)  # (row, column, H, W, C)
+    tiles = pad(tiles, (0, 0, 1, 1, 1, 1), value=255)
+    left, right = (part.transpose(1, 2).flatten(0, 1).flatten(1, 2) for part in (tiles[:, :1], tiles[:, 1:]))
+    image = Image.fromarray(torch.cat([pad(left, (0, 0, 0, 6), value=255), right], dim=1).numpy())
     content = io.BytesIO()
-    image.resize((2 * image.width, 2 * image.height), resample=0).save(content, "png")
+    image.resize((2 * image.width, 2 * image.height), resample=Image.Resampling.NEAREST).save(content, "png")
     write_bytes(path, content.getvalue())
 
 
