@@ -21,6 +21,7 @@ def machine(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu_bf16)
+    monkeypatch.setattr(runtime, "_gpu_problem", lambda: None)
     monkeypatch.setattr(runtime, "_trains_in_bf16", lambda device: trains)
 
 
@@ -68,6 +69,13 @@ def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch)
     with pytest.raises(UserError, match=r"train\.device is cuda, .*: use auto or cpu"):
         prepare(tiny_train(device="cuda"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU works")
+def test_a_gpu_that_cannot_compute_is_refused_rather_than_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UserError, match=r"the GPU does not work .*NVIDIA.*: set train\.device to cpu"):
+        prepare(tiny_train(device="auto"))
 
 
 def test_bf16_that_cannot_be_trained_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

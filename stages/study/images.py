@@ -26,13 +26,13 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         augmentation: Augmentation | None = None,
     ) -> None:
         self.labels = split.labels.to(device)
-        self.images = split.images.to(device)
         self.augmentation = augmentation
         self.generator = torch.Generator(device)
-        self._padded = augmentation.pad(self.images) if augmentation else self.images
+        # with an augmentation padded, and only so: the device does not hold the images twice
+        self._images = (augmentation.pad(split.images) if augmentation else split.images).to(device)
         # (x / 255 - mean) / std in one pass over the memory, with a factor for every value of an image:
         # a broadcast over only the three colours keeps the processor from using its vector registers
-        shape = self.images.shape[1:]
+        shape = split.images.shape[1:]
         self._scale = (1 / (255 * data.std)).expand(shape).contiguous().to(device)
         self._shift = (-data.mean / data.std).expand(shape).contiguous().to(device)
 
@@ -45,10 +45,10 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
             images, labels = self[indices[None]]
             return images[0], labels[0]
         if self.augmentation is None:
-            images = self.images[indices].float()
+            images = self._images[indices].float()
         else:
             draws = self.augmentation.draw(len(indices), self.generator)
-            images = self.augmentation.apply(self._padded, indices, draws)
+            images = self.augmentation.apply(self._images, indices, draws)
         images = torch.addcmul(self._shift, images, self._scale)
         return images.permute(0, 3, 1, 2), self.labels[indices]
 

@@ -53,10 +53,10 @@ def prepare(train: Train) -> Runtime:
     device = _device(train.device)
     if device.type == "cuda":
         # cuBLAS repeats its results bit for bit only with a fixed workspace
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # no TF32
     precision, reason = _precision(train.precision, device)
     torch.manual_seed(train.seed)
     print(f"{device}, {precision}: {reason}", file=sys.stderr)
@@ -81,9 +81,20 @@ def keep_freed_memory() -> None:
 def _device(wanted: str) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("train.device is cuda, but torch finds no GPU here: use auto or cpu")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if problem := _gpu_problem():
+        raise UserError(f"the GPU does not work with this torch ({problem}): set train.device to cpu")
+    return torch.device("cuda")
+
+
+def _gpu_problem() -> str | None:
+    """Why nothing can be computed on the GPU: a build of torch need not have its kernels."""
+    try:
+        torch.ones(1, device="cuda").sum().item()
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def _precision(wanted: str, device: torch.device) -> tuple[str, str]:

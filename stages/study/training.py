@@ -225,7 +225,8 @@ class Trainer:
         images, labels = self.images[batch]
         with self.runtime.autocast():
             logits = self.model(images)
-            loss = cross_entropy(logits, labels, label_smoothing=self.methods.label_smoothing)
+        # in fp32: on CUDA autocast leaves the logarithm of the softmax in bf16
+        loss = cross_entropy(logits.float(), labels, label_smoothing=self.methods.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
