@@ -1,11 +1,17 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as tv
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from stages.study.augmentation import Augmentation, Draws
+from stages.study.dataset import Split
+from stages.train_augmented import picture
 
 
 def images(count: int = 6, height: int = 20, width: int = 24) -> Tensor:
@@ -107,3 +113,18 @@ def test_a_seed_repeats_its_draws() -> None:
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
+
+
+def test_the_picture_has_the_originals_beside_what_became_of_them(tmp_path: Path) -> None:
+    split = Split(images(10, 32, 32), torch.zeros(10, dtype=torch.int64))
+    picture(split, Augmentation(0, 1.0, 0.0), 0, tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as drawn:
+        pixels = torch.from_numpy(np.array(drawn))[::2, ::2]  # two by two pixels are one
+    assert pixels.shape == (8 * 34, 9 * 34 + 6, 3)
+    chosen = torch.randperm(10, generator=torch.Generator().manual_seed(0))[:8]
+    for row, original in enumerate(split.images[chosen]):
+        tiles = pixels[row * 34 + 1 : row * 34 + 33]
+        torch.testing.assert_close(tiles[:, 1:33], original)
+        for column in range(8):
+            left = 34 + 6 + column * 34 + 1
+            torch.testing.assert_close(tiles[:, left : left + 32], original.flip(1))
