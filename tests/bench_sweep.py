@@ -40,13 +40,13 @@ def serve(
 ) -> None:
     """Take trials for ``seconds``, resting ``rest`` seconds in each; put what each call took to ``times``."""
     quiet()
-    storage = connect(url)
+    storage = connect(url, 30)
     study = optuna.load_study(study_name=name, storage=storage)
     worker = Worker("", study, storage, search, Checkout(Path(), "", None))
     time.sleep(random.uniform(0, rest))
     end = time.monotonic() + seconds
     while (begin := time.monotonic()) < end:
-        worker.enqueue()
+        worker.enqueue(worker.trials())
         taken = study.ask()
         times.put(("ask", time.monotonic() - begin))
         for epoch in (1, 2):
@@ -68,7 +68,7 @@ def quiet() -> None:
 def measure(url: str, workers: int, finished: int, rest: float, seconds: float) -> dict[str, list[float]]:
     """What each call took, in seconds, with so many ``workers`` and trials ``finished`` at the beginning."""
     name = f"{workers}-{finished}-{rest}-{time.time()}"
-    study = optuna.create_study(study_name=name, storage=connect(url), direction="maximize")
+    study = optuna.create_study(study_name=name, storage=connect(url, 30), direction="maximize")
     settings: dict[str, dict[str, float]] = {f"n{number}": {} for number in range(finished + 100 * workers)}
     search = Search(targets=["train"], seeds=[0], settings=settings)
     for setting in [*settings][:finished]:

@@ -35,7 +35,8 @@ for epoch in range(1, params["train"]["epochs"] + 1):
     record.with_suffix(".new").write_text(json.dumps({"epochs": epochs}))
     record.with_suffix(".new").replace(record)
 assert params["reg"]["dropout"] != 0.9, "error: 0.9 is too much"
-metrics = {"validation_accuracy": accuracy, "test_accuracy": accuracy - 0.5, "history": epochs}
+metrics = {"validation_accuracy": accuracy, "test_accuracy": accuracy - 0.5, "train_accuracy": accuracy}
+metrics["history"] = epochs
 for folder in ("metrics", "models"):
     pathlib.Path(folder).mkdir(exist_ok=True)
 pathlib.Path("metrics/regularized.json").write_text(json.dumps(metrics))
@@ -102,10 +103,9 @@ def start(folder: Path, *words: str, log: Path | None = None, heartbeat: int = 1
     environment: Mapping[str, str] = own | {
         "PYTHONPATH": str(ROOT),
         "FAKE_LOG": str(log or folder / "log"),
-        "SWEEP_HEARTBEAT": str(heartbeat),
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "stages.tools.sweep", *words],
+        [sys.executable, "-m", "stages.tools.sweep", *words, "--heartbeat", str(heartbeat)],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,

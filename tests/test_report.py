@@ -60,6 +60,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "docs/findings.md").write_text(
         "\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in ("results", "evidence", "filters"))
     )
+    (tmp_path / "docs/performance.md").write_text("fast")
     metrics = tmp_path / "metrics"
     metrics.mkdir()
     (metrics / "filters.json").write_text(json.dumps(FILTERS))
@@ -105,6 +106,7 @@ def test_the_findings_show_what_the_filters_do() -> None:
 
 STUDY = {
     "study": "ablation",
+    "metric": "test_accuracy",
     "settings": {
         "all": {
             "changes": {},
@@ -129,13 +131,31 @@ def test_a_study_is_shown_as_means_over_its_seeds() -> None:
     ]
 
 
+def test_a_search_is_shown_by_what_it_changes_the_best_first() -> None:
+    def setting(accuracy: float, peak: float | None) -> dict[str, Any]:
+        found = {"train_cnn": {"validation_accuracy": accuracy, "train_accuracy": 0.9}}
+        return {"changes": {"reg.one_cycle_peak": peak}, "seeds": {"0": {"experiment": "a", **found}}}
+
+    settings = {"0000": setting(0.7, 0.0123456), "0001": setting(0.8, None)}
+    study = {"study": "peak", "metric": "validation_accuracy", "settings": settings}
+    table = cells(report.study_table(study))
+    assert table[0][2] == "validation accuracy"
+    assert table[2:] == [
+        ["cnn", "reg.one_cycle_peak null", "0.8000", "", "", "0.9000", "+0.1000", "1"],
+        ["cnn", "reg.one_cycle_peak 0.0123", "0.7000", "", "-0.1000", "0.9000", "+0.2000", "1"],
+    ]
+
+
 def test_another_study_makes_the_findings_stale(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report.STUDIES.mkdir(parents=True)
     (report.STUDIES / "ablation.json").write_text(json.dumps(STUDY))
-    with pytest.raises(UserError, match=r"findings\.md has no <!-- study ablation -->"):
+    run(monkeypatch)  # no page has a place for it
+    with open("docs/findings.md", "a") as page:
+        page.write("<!-- study ablation -->\n")
+    with pytest.raises(UserError, match=r"findings\.md has no <!-- study ablation --> followed by"):
         run(monkeypatch)
     with open("docs/findings.md", "a") as page:
-        page.write("<!-- study ablation -->\n<!-- /study ablation -->\n")
+        page.write("<!-- /study ablation -->\n")
     run(monkeypatch)
     assert "| no dropout |" in " ".join(Path("docs/findings.md").read_text().split())
     settings = {"all": STUDY["settings"]["all"]}  # type: ignore[index]

@@ -35,6 +35,11 @@ def test_the_committed_searches_are_valid(path: Path, monkeypatch: pytest.Monkey
     assert load(path).plan()
 
 
+def test_the_search_that_the_docs_show_is_valid(read: Any) -> None:
+    shown = (ROOT / "docs/sweeps.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    assert len(read(shown).plan()) == yaml.safe_load(shown)["trials"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -53,7 +58,9 @@ def test_the_committed_searches_are_valid(path: Path, monkeypatch: pytest.Monkey
         ({**TARGET, "settings": {"a": {}}, "seed": [1]}, "seed: Extra inputs are not permitted"),
         ({**TARGET, "seeds": [], "settings": {"a": {}}}, "seeds: "),
         ({**TARGET, "seeds": [-1], "settings": {"a": {}}}, "seeds.0: Input should be greater"),
-        ({**TARGET, "settings": {"a": {}}, "targets": ["train_mlp"]}, "train_mlp is no stage"),
+        ({**TARGET, "settings": {"a": {}}, "targets": ["train_mlp"]}, "train_mlp trains no model"),
+        ({**TARGET, "settings": {"a": {}}, "targets": ["visualize_filters"]}, "trains no model: targets"),
+        ({**HELD_OUT, "grid": {"reg.dropout": []}}, "grid.reg.dropout: List should have at least 1"),
         ({**TARGET, "settings": {"a": {}}, "pruner": {"NoPruner": {}}}, "NoPruner"),
         ({**TARGET, "settings": {"a": {}}, "sampler": {"TPESampler": {"seeed": 1}}}, "seeed"),
         ({**HELD_OUT}, "give one of settings, grid and space"),

@@ -15,10 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState
+from PIL import Image
 
 from tests.project import ROOT, TINY, command, commit, copy_project, dvc
 from tests.sweeps import fake_project, gone, postgres, processes, start, sweep, write_search
@@ -110,10 +112,10 @@ def test_the_report_has_mean_and_spread_of_the_experiments(project: Path) -> Non
     values = [0.9 - 0.5, 0.91 - 0.5, 0.92 - 0.5]
     cells = [cell.strip() for cell in table[3].strip("|").split("|")]
     assert cells == [
-        "train_regularized weak",
+        *("regularized", "weak"),
         f"{statistics.mean(values):.4f}",
         f"{statistics.stdev(values):.4f}",
-        "3",
+        *("+0.4000", "0.9100", "+0.5000", "3"),
     ]
     found = json.loads((project / "sweeps/results/two.json").read_text())
     assert found["commit"] == git(project, "rev-parse", "HEAD")
@@ -136,8 +138,12 @@ def test_a_search_sees_validation_accuracy_only_and_repeats_what_survives(projec
         assert trial.intermediate_values == pytest.approx({1: accuracy / 2, 2: accuracy})
         assert trial.user_attrs.keys() == {"name"}
     assert experiments(project) == [f"find-000{trial}-s{seed}" for trial in (0, 1) for seed in (0, 1)]
-    sweep(project, "report", "find")
-    assert "test" not in (project / "sweeps/results/find.json").read_text()
+    table = sweep(project, "report", "find").splitlines()
+    assert "test" not in (project / "sweeps/results/find.json").read_text() + table[0]
+    best = max(trials, key=lambda trial: trial.value or 0)
+    assert f"| reg.dropout {best.params['reg.dropout']:.3g} " in table[2]
+    with Image.open(project / "sweeps/results/find.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 10  # something is drawn
 
 
 def test_pruning_ends_the_training_within_an_epoch_and_leaves_nothing(project: Path) -> None:
@@ -185,12 +191,17 @@ def test_a_setting_that_fails_is_tried_again_and_told(project: Path) -> None:
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     lines = output.splitlines()
-    assert lines[-1] == "error: 1 trials failed 5 times"
+    assert lines[-1] == "error: 1 trials failed 5 times: run the search again to retry"
     assert sum("bad-bad-s0" in line and "0.9 is too much" in line for line in lines) == 5
     assert experiments(project) == ["bad-strong-s0", "bad-weak-s0"]
+    for word, more in (("worker", 0), ("run", 5)):  # workers that come later do not add to it
+        process = start(project, word, "bad.yaml")
+        assert process.communicate(timeout=120)[0].count("0.9 is too much") == more
+        assert process.returncode == 1
+    assert len(trained(project)) == 2 + 5 + 5
 
 
-def test_who_may_not_join_is_told_in_one_line(project: Path) -> None:
+def test_who_may_not_join_is_told_in_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_search(project, "two", settings=TWO)
 
     def refusal(*words: str) -> str:
@@ -202,7 +213,15 @@ def test_who_may_not_join_is_told_in_one_line(project: Path) -> None:
 
     assert "has not been run" in refusal("worker", "two")
     assert "--storage: " in refusal("run", "two.yaml", "--storage", "postgresql://x@127.0.0.1:1/x")
-    assert "two.yml: FileNotFoundError" in refusal("run", "two.yml")
+    assert "two-x.yaml: FileNotFoundError" in refusal("run", "two-x.yaml")
+    assert "two words is no name of a study" in refusal("run", "two words.yaml")
+    assert "--remote needs a default DVC remote" in refusal("run", "two.yaml", "--remote", "origin")
+    with monkeypatch.context() as patch:
+        patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        git(project, "config", "--unset", "user.email")
+        assert "git config user.email failed" in refusal("run", "two.yaml")
+        git(project, "config", "user.email", "t@e.org")
     sweep(project, "run", "two.yaml")
     (project / "train.py").write_text("changed")
     assert "train.py" in refusal("worker", "two")
@@ -239,6 +258,9 @@ def test_the_real_training_gives_what_it_gives_without_a_sweep(tmp_path: Path) -
     params = yaml.safe_load(git(folder, "show", f"{refs(folder)[1]}:params.yaml"))
     assert params["reg"]["one_cycle_peak"] is None
     assert params["reg"]["batch_norm"] is False
+    dvc(folder, "plots", "diff", "off-off-s3", "HEAD", "--out", "charts")
+    page = (folder / "charts/index.html").read_text()
+    assert page.count('"rev": "off-off-s3"') >= 2  # the epochs at least, in losses and accuracy
 
 
 def refs(folder: Path) -> list[str]:
@@ -281,7 +303,10 @@ def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path
                     workers[victim].wait()
                 kills += 1
             for folder, worker in workers.items():
-                if worker.poll() not in (None, 0):  # killed, or begun while there was no database
+                if worker.poll() not in (None, 0):
+                    said = worker.communicate()[0]
+                    begun_without_database = said.startswith("error: --storage: ")
+                    assert worker.returncode == -signal.SIGKILL or begun_without_database, said
                     workers[folder] = start(folder, *words, log=log)
         names = [f"chaos-{name}-s{seed}" for name in settings for seed in (0, 1)]
         states = [
@@ -316,7 +341,7 @@ def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path
 
 
 def test_workers_that_come_first_at_once_all_find_the_tables(tmp_path: Path) -> None:
-    code = "import sys; from stages.tools.storage import connect; connect(sys.argv[1])"
+    code = "import sys; from stages.tools.storage import connect; connect(sys.argv[1], 1)"
     words = [sys.executable, "-W", "ignore", "-c", code, f"sqlite:///{tmp_path}/studies.db"]
     first = [subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     said = [process.communicate()[1] for process in first]

@@ -4,10 +4,11 @@ import argparse
 import hashlib
 import io
 import json
+import math
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import vl_convert
 from PIL import Image
@@ -21,6 +22,7 @@ from stages.tools.charts import VEGA_LITE
 
 README = Path("README.md")
 FINDINGS = Path("docs/findings.md")
+PERFORMANCE = Path("docs/performance.md")
 METRICS = Path("metrics")
 STUDIES = Path("sweeps/results")
 TEMPLATE = Path(".dvc/plots/accuracy.json")
@@ -76,10 +78,14 @@ def main() -> None:
             "results": results,
             "evidence": evidence_table(filters),
             "filters": filter_table(filters),
-            **{f"study {path.stem}": study_table(read_json(path)) for path in sorted(STUDIES.glob("*.json"))},
         },
+        PERFORMANCE: {},
     }
     pages = {page: page.read_text(encoding="utf-8") for page in parts}
+    for path in sorted(STUDIES.glob("*.json")):  # a page shows those that it has a place for
+        for page, text in pages.items():
+            if f"<!-- study {path.stem} -->" in text:
+                parts[page][f"study {path.stem}"] = study_table(read_json(path))
     filled = {page: filled_in(pages[page], contents, page) for page, contents in parts.items()}
     chart = chart_specification(metrics)
     stale = [page for page in pages if filled[page] != pages[page]]
@@ -199,44 +205,63 @@ def evidence_table(filters: dict[str, Any]) -> str:
     return tabulate(rows, head, tablefmt="pipe", colalign=("left", "right", "right"), disable_numparse=True)
 
 
-def study_table(study: dict[str, Any]) -> str:
-    """Mean and sample standard deviation over the seeds of each setting of a study, as a Markdown table.
+class StudyRow(NamedTuple):
+    """A model in one setting of a study; ``deviation`` is the seeds' sample standard deviation, or NaN."""
 
-    The first setting is what the others are compared with.
+    model: str
+    setting: str
+    mean: float
+    deviation: float
+    train: float
+    seeds: int
+
+
+def study_rows(study: dict[str, Any]) -> tuple[str, list[StudyRow]]:
+    """Which accuracy a study compares, and its rows.
+
+    A search knows of validation accuracy alone; its settings are named by what they change, the best first.
     """
-    rows: list[tuple[str, ...]] = []
-    first: dict[str, float] = {}
+    rows, metric = [], study["metric"]
     for setting, entry in study["settings"].items():
         seeds = list(entry["seeds"].values())
         for stage in (key for key in seeds[0] if key != "experiment"):
-            tests = [seed[stage]["test_accuracy"] for seed in seeds]
-            trains = [seed[stage]["train_accuracy"] for seed in seeds]
-            mean = statistics.mean(tests)
-            difference = mean - first.setdefault(stage, mean)
-            rows.append(
-                (
-                    stage.removeprefix("train_"),
-                    setting.replace("_", " "),
-                    f"{mean:.4f}",
-                    f"{statistics.stdev(tests):.4f}" if len(tests) > 1 else "",
-                    f"{difference:+.4f}" if difference else "",
-                    f"{statistics.mean(trains):.4f}",
-                    f"{statistics.mean(trains) - mean:+.4f}",
-                    str(len(seeds)),
-                )
-            )
-    head = (
-        "model",
-        "setting",
-        "test accuracy",
-        "deviation",
-        "difference",
-        "train accuracy",
-        "gap",
-        "seeds",
-    )
+            results, label = [seed[stage] for seed in seeds], setting.replace("_", " ")
+            if metric == "validation_accuracy":
+                label = ", ".join(f"{key} {_short(value)}" for key, value in entry["changes"].items())
+            values = [result[metric] for result in results]
+            spread = statistics.stdev(values) if len(values) > 1 else math.nan
+            train = statistics.mean(result["train_accuracy"] for result in results)
+            model = stage.removeprefix("train_")
+            rows.append(StudyRow(model, label, statistics.mean(values), spread, train, len(seeds)))
+    if metric == "validation_accuracy":
+        rows.sort(key=lambda row: -row.mean)
+    return str(metric).replace("_", " "), rows
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)
+
+
+def study_table(study: dict[str, Any]) -> str:
+    """The rows of a study as a Markdown table; what a model's first row has, its others are compared with."""
+    metric, rows = study_rows(study)
+    first = {row.model: row.mean for row in reversed(rows)}
+    cells = [
+        (
+            row.model,
+            row.setting,
+            f"{row.mean:.4f}",
+            f"{row.deviation:.4f}" if row.seeds > 1 else "",
+            f"{row.mean - first[row.model]:+.4f}" if row.mean != first[row.model] else "",
+            f"{row.train:.4f}",
+            f"{row.train - row.mean:+.4f}",
+            str(row.seeds),
+        )
+        for row in rows
+    ]
+    head = ("model", "setting", metric, "deviation", "difference", "train accuracy", "gap", "seeds")
     align = ("left", "left", *["right"] * 6)
-    return tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return tabulate(cells, head, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
 def filled_in(text: str, contents: dict[str, str], page: Path) -> str:

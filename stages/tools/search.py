@@ -26,7 +26,7 @@ class Search(Section):
     seeds: list[Annotated[int, Field(ge=0, le=2**32 - 1)]] = Field(min_length=1)
     fixed: Changes = Field(default={})
     settings: dict[Annotated[str, Field(pattern=r"^\w+$")], Changes] = Field(default={})
-    grid: dict[str, list[Any]] = Field(default={})
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default={})
     space: dict[str, Named] = Field(default={})
     trials: int = Field(default=1, ge=1)
     sampler: Named = Field(default={"TPESampler": {}})
@@ -86,8 +86,9 @@ def load(path: Path) -> Search:
     if sum(map(bool, (search.settings, search.grid, search.space))) != 1:
         raise UserError(f"{path}: give one of settings, grid and space")
     base, stages = yaml.load(PARAMS), yaml.load(Path("dvc.yaml"))["stages"]
-    if unknown := {*search.targets} - {*stages}:
-        raise UserError(f"{path}: {unknown.pop()} is no stage: targets are among {', '.join(stages)}")
+    trainings = [stage for stage in stages if stage.startswith("train_")]
+    if unknown := {*search.targets} - {*trainings}:
+        raise UserError(f"{path}: {unknown.pop()} trains no model: targets are among {', '.join(trainings)}")
     for changes in examples:
         content = {section: dict(values) for section, values in base.items()}
         for key, value in (search.fixed | changes).items():

@@ -1,16 +1,16 @@
 """What a study found: mean and spread over seeds, as a table, a picture and JSON."""
 
 import io
-import statistics
 from pathlib import Path
 from typing import Any
 
 import optuna
+from matplotlib import pyplot
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
 from stages.study.errors import UserError
 from stages.study.files import write_bytes, write_json
+from stages.tools.report import study_rows, study_table
 from stages.tools.search import Search
 from stages.tools.trial import Checkout
 
@@ -26,6 +26,7 @@ def report(name: str, study: optuna.Study, search: Search, checkout: Checkout) -
     if not done:
         raise UserError(f"no trial of {name} has completed")
     settings: dict[str, Any] = {}
+    metric = "test_accuracy" if search.settings else "validation_accuracy"
     for trial, (setting, changes, seeds) in search.plan().items():
         for seed in seeds if trial in done else ():
             known = {"changes": changes | search.suggest(done[trial]), "seeds": {}}
@@ -34,23 +35,25 @@ def report(name: str, study: optuna.Study, search: Search, checkout: Checkout) -
             if not search.settings:
                 metrics = {s: {k: v for k, v in m.items() if "test" not in k} for s, m in metrics.items()}
             settings.setdefault(setting, known)["seeds"][seed] = {"experiment": experiment, **metrics}
-    content = {"study": name, "commit": checkout.commit, "fixed": search.fixed, "settings": settings}
+    about = {"study": name, "commit": checkout.commit, "metric": metric, "fixed": search.fixed}
+    content = {**about, "settings": settings}
     write_json(FOLDER / f"{name}.json", content)
-
-    rows: list[tuple[str, float, float, int]] = []
-    metric = "test_accuracy" if search.settings else "validation_accuracy"
-    for stage in search.targets:
-        for setting, entry in settings.items():
-            values = [seed[stage][metric] for seed in entry["seeds"].values()]
-            spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-            rows.append((f"{stage} {setting}", statistics.mean(values), spread, len(values)))
-    if not search.settings:
-        rows.sort(key=lambda row: -row[1])
-    figure, picture = Figure(figsize=(7, 1 + len(rows) / 4), layout="constrained"), io.BytesIO()
-    labels, means, spreads, _ = zip(*rows[::-1], strict=True)
-    axes = figure.subplots()
-    axes.errorbar(means, labels, xerr=spreads, fmt="o", capsize=3)
-    axes.set_xlabel(f"{metric.replace('_', ' ')}, mean and deviation over seeds")
-    figure.savefig(picture)
+    picture = io.BytesIO()
+    draw(study, search, content).savefig(picture)
     write_bytes(FOLDER / f"{name}.png", picture.getvalue())
-    return tabulate(rows, ("", "mean", "standard deviation", "seeds"), tablefmt="pipe", floatfmt=".4f")
+    return study_table(content)
+
+
+def draw(study: optuna.Study, search: Search, content: dict[str, Any]) -> Figure:
+    """For a ``space`` Optuna's picture, its trials along each axis; else each setting's mean and spread."""
+    if search.space:
+        optuna.visualization.matplotlib.plot_slice(study)
+        return pyplot.gcf()
+    metric, rows = study_rows(content)
+    figure = Figure(figsize=(7, 1 + len(rows) / 4), layout="constrained")
+    axes = figure.subplots()
+    labels, means = [f"{row.model}, {row.setting}" for row in rows], [row.mean for row in rows]
+    axes.errorbar(means, labels, xerr=[row.deviation for row in rows], fmt="o", capsize=3)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{metric}, mean and deviation over seeds")
+    return figure

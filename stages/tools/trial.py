@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 from dvc.config import Config
@@ -17,10 +18,6 @@ from stages.tools.charts import DVC, environment
 
 # among the processes that it ends; it reads until the worker closes the pipe, or dies
 WATCHDOG = "trap '' INT TERM; read -r _; kill -KILL 0"
-
-
-class StageError(Exception):
-    """The experiment failed by itself."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Checkout:
     def metrics(self, experiment: str, stage: str) -> dict[str, Any]:
         """The metrics of training ``stage`` in ``experiment``, without lists."""
         path = f"metrics/{stage.removeprefix('train_')}.json"
-        content = json.loads(git(self.root, "show", f"{self.find(experiment)}:{path}"))
+        content = json.loads(git(self.root, "show", f"{self.find(experiment) or experiment}:{path}"))
         return {key: value for key, value in content.items() if not isinstance(value, list)}
 
     def run(
@@ -50,7 +47,7 @@ class Checkout:
         """Run experiment ``name`` in a new ``clone``, and hand it over; ``watch`` goes on meanwhile.
 
         Raises:
-            StageError: it failed, and says why.
+            UserError: it failed, and says why.
             Exception: what ``watch`` raised; no process is left then either.
         """
         shutil.rmtree(clone, ignore_errors=True)
@@ -80,19 +77,19 @@ def git(folder: Path, *words: str) -> str:
     """
     done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"git {' '.join(words[:2])} failed: {' '.join(done.stderr.split())}")
+        problem = " ".join(done.stderr.split()) or f"status {done.returncode}"
+        raise UserError(f"git {' '.join(words[:2])} failed: {problem}")
     return done.stdout.strip()
 
 
 def dvc(clone: Path, watch: Iterator[None], *words: str) -> None:
     """Run DVC in ``clone``; it and all that it starts end with this call, or with this process."""
-    log, pipe = clone / ".dvc/tmp/log", subprocess.PIPE
-    environ = {key: value for key, value in environment().items() if key != "DVC_ROOT"}
+    log = clone / ".dvc/tmp/log"
+    env = {key: value for key, value in environment().items() if key != "DVC_ROOT"}
     log.parent.mkdir(exist_ok=True)
-    with open(log, "w") as out, subprocess.Popen(["sh", "-c", WATCHDOG], stdin=pipe, process_group=0) as dog:
-        group, command = dog.pid, [*DVC, *words]
-        process = subprocess.Popen(
-            command, cwd=clone, env=environ, stdout=out, stderr=out, process_group=group
+    with open(log, "w") as out, Popen(["sh", "-c", WATCHDOG], stdin=PIPE, process_group=0) as dog:
+        process = Popen(
+            [*DVC, *words], cwd=clone, env=env, stdin=DEVNULL, stdout=out, stderr=out, process_group=dog.pid
         )
         try:
             while process.poll() is None:
@@ -104,4 +101,4 @@ def dvc(clone: Path, watch: Iterator[None], *words: str) -> None:
             process.wait()
     if process.returncode:
         lines = log.read_text().splitlines()
-        raise StageError(next((line for line in lines if "error:" in line.lower()), f"dvc {words[0]} failed"))
+        raise UserError(next((line for line in lines if "error:" in line.lower()), f"dvc {words[0]} failed"))
