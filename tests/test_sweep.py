@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -22,6 +22,8 @@ import yaml
 from optuna.trial import TrialState
 from PIL import Image
 
+from stages.tools.search import Search
+from stages.tools.sweep import Worker
 from tests.project import ROOT, TINY, command, commit, copy_project, dvc
 from tests.sweeps import fake_project, gone, postgres, processes, start, sweep, write_search
 
@@ -124,6 +126,10 @@ def test_the_report_has_mean_and_spread_of_the_experiments(project: Path) -> Non
     assert seed["experiment"] == "two-weak-s1"
     assert seed["train_regularized"]["test_accuracy"] == pytest.approx(0.41)
     assert (project / "sweeps/results/two.png").read_bytes().startswith(b"\x89PNG")
+    git(project, "update-ref", "-d", refs(project)[-1])
+    process = start(project, "report", "two")
+    assert "two-weak-s2" in process.communicate(timeout=60)[0]  # and not what is committed in its place
+    assert process.returncode == 1
 
 
 def test_a_search_sees_validation_accuracy_only_and_repeats_what_survives(project: Path) -> None:
@@ -183,6 +189,16 @@ def test_an_ended_worker_leaves_no_process_and_the_next_one_goes_on(project: Pat
     assert experiments(project) == ["long-strong-s0", "long-weak-s0"]
     assert Counter(trained(project, "end")) == {("0", "0.5"): 1, ("0", "0.1"): 1}
     assert not list(project.glob("runs/sweep/worker*/clone"))
+
+
+def test_a_retry_keeps_what_was_chosen_though_the_last_attempt_came_to_nothing() -> None:
+    study, nothing = optuna.create_study(), cast(Any, None)
+    space = {"reg.dropout": {"float": {"low": 0, "high": 1}}}
+    worker = Worker("", study, nothing, Search(targets=["train_cnn"], seeds=[0], space=space), nothing)
+    study.enqueue_trial({"reg.dropout": 0.25}, {"name": "0000"})
+    study.tell(study.ask(), state=TrialState.FAIL)  # before it asked for a value
+    assert worker.enqueue(worker.trials())
+    assert study.ask().suggest_float("reg.dropout", 0, 1) == 0.25
 
 
 def test_a_setting_that_fails_is_tried_again_and_told(project: Path) -> None:
