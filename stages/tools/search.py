@@ -40,10 +40,13 @@ class Search(Section):
         rows = enumerate(product(self.grid) * self.trials)
         return {f"{number:04}": (f"{number:04}", changes, self.seeds) for number, changes in rows}
 
+    def axes(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Of each key of ``space`` what follows ``suggest_`` and its arguments."""
+        return [(key, kind, options) for key, axis in self.space.items() for kind, options in axis.items()]
+
     def suggest(self, trial: optuna.trial.BaseTrial) -> Changes:
         """What the sampler chooses in ``trial``: nothing without a ``space``."""
-        axes = [(key, kind, options) for key, axis in self.space.items() for kind, options in axis.items()]
-        return {key: getattr(trial, f"suggest_{kind}")(key, **options) for key, kind, options in axes}
+        return {key: getattr(trial, f"suggest_{kind}")(key, **options) for key, kind, options in self.axes()}
 
     def prepare(self, study: optuna.Study) -> None:
         """Give ``study`` its sampler and pruner."""
@@ -54,7 +57,7 @@ class Search(Section):
     def examples(self) -> list[Changes]:
         """Changes that stand for all: those of the plan, or the corners of the ``space``."""
         ends: dict[str, list[Any]] = {}
-        for key, ((kind, options),) in ((key, axis.items()) for key, axis in self.space.items()):
+        for key, kind, options in self.axes():
             values = options.get("choices") or [options["low"], options["high"]]
             ends[key] = [float(value) if kind == "float" else value for value in values]
         if ends:

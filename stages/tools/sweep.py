@@ -78,8 +78,8 @@ class Worker:
             UserError: some failed again and again.
             KeyboardInterrupt: with what becomes of the running trial.
         """
-        hidden, size = not sys.stderr.isatty(), len(self.search.plan())
-        with place() as folder, tqdm(desc=self.name, total=size, unit="trial", disable=hidden) as bar:
+        size = len(self.search.plan())
+        with place() as folder, tqdm(desc=self.name, total=size, unit="trial", disable=None) as bar:
             while True:
                 trials = self.trials()
                 states = Counter(trial.state for trial in trials)
