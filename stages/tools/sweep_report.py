@@ -55,5 +55,5 @@ def draw(study: optuna.Study, search: Search, content: dict[str, Any]) -> Figure
     labels, means = [f"{row.model}, {row.setting}" for row in rows], [row.mean for row in rows]
     axes.errorbar(means, labels, xerr=[row.deviation for row in rows], fmt="o", capsize=3)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(f"{metric}, mean and deviation over seeds")
+    figure.supxlabel(f"{metric}, mean and deviation over seeds", fontsize="medium")
     return figure
