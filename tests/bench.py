@@ -29,7 +29,7 @@ from stages.study.params import load
 from stages.study.runtime import prepare
 from stages.study.training import Methods, Trainer, evaluate
 
-ROUNDS, STEPS, BATCH = 5, 20, 128
+ROUNDS, STEPS, BATCH = 15, 20, 128
 # of the sheet's CNN: forward, and twice that backward, but no gradient for the image itself
 FLOP_PER_IMAGE = 2 * (3 * 14_359_552 - 777_600)
 
