@@ -49,10 +49,14 @@ def git(folder: Path, *words: str) -> str:
     return result.stdout.strip()
 
 
+def refs(folder: Path) -> list[str]:
+    names = git(folder, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    return sorted(name for name in names if "/exec/" not in name)
+
+
 def experiments(repository: Path) -> list[str]:
     """Names of the experiments in ``repository``."""
-    refs = git(repository, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
-    return sorted(ref.rsplit("/", 1)[1] for ref in refs if "/exec/" not in ref)
+    return sorted(ref.rsplit("/", 1)[1] for ref in refs(repository))
 
 
 def trained(folder: Path, line: str = "begin") -> list[tuple[str, str]]:
@@ -277,11 +281,6 @@ def test_the_real_training_gives_what_it_gives_without_a_sweep(tmp_path: Path) -
     dvc(folder, "plots", "diff", "off-off-s3", "HEAD", "--out", "charts")
     page = (folder / "charts/index.html").read_text()
     assert page.count('"rev": "off-off-s3"') >= 2  # the epochs at least, in losses and accuracy
-
-
-def refs(folder: Path) -> list[str]:
-    names = git(folder, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
-    return sorted(name for name in names if "/exec/" not in name)
 
 
 def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path) -> None:

@@ -117,9 +117,9 @@ class Worker:
 
     def objective(self, trial: Trial, folder: Path) -> float:
         """The mean validation accuracy of the trial's seeds, 0 where there is none."""
-        others = [t for t in self.trials() if t.state != TrialState.FAIL]
+        alive = [t for t in self.trials() if t.number < trial.number and t.state != TrialState.FAIL]
         name = trial.user_attrs.get("name", "")
-        if name in ("", *(t.user_attrs["name"] for t in others if t.number < trial.number)):
+        if name in ("", *(earlier.user_attrs["name"] for earlier in alive)):
             trial.set_user_attr("name", "")  # not a try
             raise UserError("nothing to do: another worker was faster")
         setting, changes, seeds = self.search.plan()[name]

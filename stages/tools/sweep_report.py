@@ -1,7 +1,6 @@
 """What a study found: mean and spread over seeds, as a table, a picture and JSON."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -10,11 +9,9 @@ from matplotlib.figure import Figure
 
 from stages.study.errors import UserError
 from stages.study.files import write_bytes, write_json
-from stages.tools.report import study_rows, study_table
+from stages.tools.report import STUDIES, study_rows, study_table
 from stages.tools.search import Search
 from stages.tools.trial import Checkout
-
-FOLDER = Path("sweeps/results")
 
 
 def report(name: str, study: optuna.Study, search: Search, checkout: Checkout) -> str:
@@ -25,6 +22,7 @@ def report(name: str, study: optuna.Study, search: Search, checkout: Checkout) -
     done = {t.user_attrs["name"]: t for t in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))}
     if not done:
         raise UserError(f"no trial of {name} has completed")
+    checkout.find(name)  # fetches all of them at once
     settings: dict[str, Any] = {}
     metric = "test_accuracy" if search.settings else "validation_accuracy"
     for trial, (setting, changes, seeds) in search.plan().items():
@@ -37,10 +35,10 @@ def report(name: str, study: optuna.Study, search: Search, checkout: Checkout) -
             settings.setdefault(setting, known)["seeds"][seed] = {"experiment": experiment, **metrics}
     about = {"study": name, "commit": checkout.commit, "metric": metric, "fixed": search.fixed}
     content = {**about, "settings": settings}
-    write_json(FOLDER / f"{name}.json", content)
+    write_json(STUDIES / f"{name}.json", content)
     picture = io.BytesIO()
     draw(study, search, content).savefig(picture)
-    write_bytes(FOLDER / f"{name}.png", picture.getvalue())
+    write_bytes(STUDIES / f"{name}.png", picture.getvalue())
     return study_table(content)
 
 

@@ -28,17 +28,21 @@ class Checkout:
     commit: str
     remote: str | None
 
-    def find(self, experiment: str) -> str:
-        """Git's name of ``experiment`` where it exists. It is fetched, and all whose names begin so."""
-        ref = f"refs/exps/{self.commit[:2]}/{self.commit[2:]}/{experiment}"
+    def ref(self, experiment: str) -> str:
+        """Git's name of ``experiment``, whether it exists or not."""
+        return f"refs/exps/{self.commit[:2]}/{self.commit[2:]}/{experiment}"
+
+    def find(self, experiment: str) -> bool:
+        """Whether ``experiment`` exists. It is fetched, and all whose names begin so."""
+        ref = self.ref(experiment)
         if self.remote:
             git(self.root, "fetch", "-q", self.remote, f"+{ref}*:{ref}*")
-        return git(self.root, "for-each-ref", "--format=%(refname)", ref)
+        return bool(git(self.root, "for-each-ref", ref))
 
     def metrics(self, experiment: str, stage: str) -> dict[str, Any]:
-        """The metrics of training ``stage`` in ``experiment``, without lists."""
+        """The metrics of training ``stage`` in ``experiment``, which was found, without lists."""
         path = f"metrics/{stage.removeprefix('train_')}.json"
-        content = json.loads(git(self.root, "show", f"{self.find(experiment) or experiment}:{path}"))
+        content = json.loads(git(self.root, "show", f"{self.ref(experiment)}:{path}"))
         return {key: value for key, value in content.items() if not isinstance(value, list)}
 
     def run(
@@ -65,6 +69,7 @@ class Checkout:
                 dvc(clone, watch, "push", "--with-deps", *stages)
             address = git(self.root, "remote", "get-url", self.remote) if self.remote else str(self.root)
             dvc(clone, watch, "exp", "push", "--no-cache", address, name)
+            self.find(name)
         finally:
             shutil.rmtree(clone, ignore_errors=True)
 
