@@ -6,7 +6,7 @@ from typing import NoReturn
 import tenacity
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from sqlalchemy import event
-from sqlalchemy.exc import DatabaseError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError, PendingRollbackError
 
 from stages.study.errors import UserError
 
@@ -36,8 +36,9 @@ def connect(url: str, heartbeat: int) -> _CachedStorage:
         raise UserError(f"--storage: {str(error).splitlines()[0]}") from None
     if lite:  # it has no SELECT FOR UPDATE, without which two workers can take one trial
         event.listen(database.engine, "begin", lambda link: link.exec_driver_sql("BEGIN IMMEDIATE"))
+    gone = (OperationalError, InterfaceError, PendingRollbackError)  # Optuna's cause, or of its own rollback
     again = tenacity.retry(
-        retry=tenacity.retry_if_exception_cause_type((OperationalError, PendingRollbackError)),
+        retry=tenacity.retry_if_exception_type(gone) | tenacity.retry_if_exception_cause_type(gone),
         wait=tenacity.wait_random_exponential(max=5),
         stop=tenacity.stop_after_delay(600),
         before_sleep=lambda _: print("the database does not answer: trying again", file=sys.stderr),
