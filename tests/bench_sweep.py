@@ -70,7 +70,7 @@ def measure(url: str, workers: int, finished: int, rest: float, seconds: float) 
     name = f"{workers}-{finished}-{rest}-{time.time()}"
     study = optuna.create_study(study_name=name, storage=connect(url, 30), direction="maximize")
     settings: dict[str, dict[str, float]] = {f"n{number}": {} for number in range(finished + 100 * workers)}
-    search = Search(targets=["train"], seeds=[0], settings=settings)
+    search = Search(targets=["train_cnn"], seeds=[0], settings=settings)
     for setting in [*settings][:finished]:
         study.add_trial(optuna.create_trial(value=0.5, user_attrs={"name": f"{setting}-s0"}))
     fork = multiprocessing.get_context("fork")
@@ -111,7 +111,7 @@ def trial_costs(folder: Path) -> list[tuple[str, float, float]]:
     checkout = Checkout(project, trial.git(project, "rev-parse", "HEAD"), "origin")
     checkout.find("none")
     changes = {"train.learning_rate": 0.001, "reg.dropout": 0.3}
-    checkout.run("bench", changes, ["train_regularized"], folder / "clone", itertools.repeat(None))
+    checkout.run("bench", changes, ["train_regularized"], itertools.repeat)
     return found
 
 

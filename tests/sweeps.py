@@ -97,12 +97,24 @@ def write_search(folder: Path, name: str, **content: Any) -> None:
     commit(folder, f"search {name}")
 
 
-def start(folder: Path, *words: str, log: Path | None = None, heartbeat: int = 1) -> subprocess.Popen[str]:
-    """Start ``python -m stages.tools.sweep`` in ``folder``, in a process group of its own."""
+def start(
+    folder: Path,
+    *words: str,
+    log: Path | None = None,
+    temporary: Path | None = None,
+    heartbeat: int = 1,
+) -> subprocess.Popen[str]:
+    """Start ``python -m stages.tools.sweep`` in ``folder``, in a process group of its own.
+
+    Its clones are in ``temporary``, or in a folder below ``folder``.
+    """
+    temporary = temporary or folder / "runs/tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
     own = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
     environment: Mapping[str, str] = own | {
         "PYTHONPATH": str(ROOT),
         "FAKE_LOG": str(log or folder / "log"),
+        "TMPDIR": str(temporary),
     }
     return subprocess.Popen(
         [sys.executable, "-m", "stages.tools.sweep", *words, "--heartbeat", str(heartbeat)],
@@ -115,9 +127,9 @@ def start(folder: Path, *words: str, log: Path | None = None, heartbeat: int = 1
     )
 
 
-def sweep(folder: Path, *words: str) -> str:
+def sweep(folder: Path, *words: str, temporary: Path | None = None) -> str:
     """Run ``python -m stages.tools.sweep`` in ``folder``; what it said. The test fails where it fails."""
-    process = start(folder, *words)
+    process = start(folder, *words, temporary=temporary)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     return output

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_every_setting_and_seed_becomes_an_experiment(project: Path) -> None:
     # the checkout is as it was, and shows, compares and adopts them
     assert git(project, "rev-parse", "HEAD") == before
     assert git(project, "status", "--porcelain") == ""
-    assert not list(project.glob("runs/sweep/worker*/clone"))
+    assert not list(project.glob("runs/tmp/*-s[01]-*"))
     rows = csv.DictReader(dvc(project, "exp", "show", "--csv").splitlines())
     shown = {row["Experiment"]: row["validation_accuracy"] for row in rows}
     assert {name: float(shown[name]) for name in names} == pytest.approx(
@@ -109,6 +110,19 @@ def test_every_setting_and_seed_becomes_an_experiment(project: Path) -> None:
     assert sweep(project, "run", "two.yaml") == ""
     assert sweep(project, "worker", "two") == ""
     assert len(trained(project)) == 4
+
+
+def test_a_clone_may_be_on_another_file_system_than_the_cache(project: Path) -> None:
+    if not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == project.stat().st_dev:
+        pytest.skip("no other file system here")
+    write_search(project, "two", settings=TWO)
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        sweep(project, "run", "two.yaml", temporary=Path(folder))
+        assert not list(Path(folder).glob("*-s0-*"))
+    dvc(project, "exp", "apply", "two-weak-s0")
+    assert (project / "models/regularized.safetensors").read_text().startswith("0.9 ")
+    assert (project / "data/dataset").read_text() == "images"
+    assert (project / "log").read_text().count("download") == 1
 
 
 def test_the_report_has_mean_and_spread_of_the_experiments(project: Path) -> None:
@@ -171,7 +185,7 @@ def test_pruning_ends_the_training_within_an_epoch_and_leaves_nothing(project: P
     assert experiments(project) == ["prune-0001-s0"]
     states = [trial.state for trial in embedded(project, "prune").trials]
     assert states == [TrialState.PRUNED, TrialState.COMPLETE]
-    assert not list(project.glob("runs/sweep/worker*/clone"))
+    assert not list(project.glob("runs/tmp/*-s[01]-*"))
     assert json.loads((project / ".dvc/tmp/rwlock").read_text()) == {}
     assert git(project, "status", "--porcelain") == ""
 
@@ -188,11 +202,11 @@ def test_an_ended_worker_leaves_no_process_and_the_next_one_goes_on(project: Pat
     if signum != signal.SIGKILL:
         assert worker.returncode == 128 + signum
         assert output.splitlines()[-1].startswith("stopped: the running trial is given up")
+        assert not list(project.glob("runs/tmp/*-s0-*"))
     assert experiments(project) == []
     sweep(project, "worker", "long")
     assert experiments(project) == ["long-strong-s0", "long-weak-s0"]
     assert Counter(trained(project, "end")) == {("0", "0.5"): 1, ("0", "0.1"): 1}
-    assert not list(project.glob("runs/sweep/worker*/clone"))
 
 
 def test_a_retry_keeps_what_was_chosen_though_the_last_attempt_came_to_nothing() -> None:

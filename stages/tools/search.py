@@ -1,8 +1,10 @@
 """A search file: which settings are tried, with which seeds; checked before anything runs."""
 
+import copy
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import optuna
 from pydantic import Field, ValidationError
@@ -11,6 +13,7 @@ from ruamel.yaml import YAML
 from stages.study.errors import UserError
 from stages.study.params import PARAMS, Section, check
 
+Training = Literal["train_baseline", "train_cnn", "train_augmented", "train_regularized"]
 Changes = dict[Annotated[str, Field(pattern=r"^\w+\.\w+$")], Any]
 Named = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
 
@@ -22,7 +25,7 @@ class Search(Section):
     follows ``suggest_`` there, ``{float: {low: 0, high: 0.2}}``.
     """
 
-    targets: list[str] = Field(min_length=1)
+    targets: list[Training] = Field(min_length=1)
     seeds: list[Annotated[int, Field(ge=0, le=2**32 - 1)]] = Field(min_length=1)
     fixed: Changes = Field(default={})
     settings: dict[Annotated[str, Field(pattern=r"^\w+$")], Changes] = Field(default={})
@@ -40,13 +43,10 @@ class Search(Section):
         rows = enumerate(product(self.grid) * self.trials)
         return {f"{number:04}": (f"{number:04}", changes, self.seeds) for number, changes in rows}
 
-    def axes(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Of each key of ``space`` what follows ``suggest_`` and its arguments."""
-        return [(key, kind, options) for key, axis in self.space.items() for kind, options in axis.items()]
-
     def suggest(self, trial: optuna.trial.BaseTrial) -> Changes:
         """What the sampler chooses in ``trial``: nothing without a ``space``."""
-        return {key: getattr(trial, f"suggest_{kind}")(key, **options) for key, kind, options in self.axes()}
+        axes = [(key, *ask) for key, axis in self.space.items() for ask in axis.items()]
+        return {key: getattr(trial, f"suggest_{kind}")(key, **options) for key, kind, options in axes}
 
     def prepare(self, study: optuna.Study) -> None:
         """Give ``study`` its sampler and pruner."""
@@ -56,16 +56,13 @@ class Search(Section):
 
     def examples(self) -> list[Changes]:
         """Changes that stand for all: those of the plan, or the corners of the ``space``."""
-        ends: dict[str, list[Any]] = {}
-        for key, kind, options in self.axes():
-            values = options.get("choices") or [options["low"], options["high"]]
-            ends[key] = [float(value) if kind == "float" else value for value in values]
-        if ends:
-            return [self.suggest(optuna.trial.FixedTrial(corner)) for corner in product(ends)]
-        return [changes for _, changes, _ in self.plan().values()]
+        self.suggest(probe := optuna.create_study().ask())
+        axes: dict[str, Any] = probe.distributions
+        ends = {key: getattr(axis, "choices", None) or (axis.low, axis.high) for key, axis in axes.items()}
+        return product(ends) if ends else [changes for _, changes, _ in self.plan().values()]
 
 
-def product(axes: dict[str, list[Any]]) -> list[Changes]:
+def product(axes: Mapping[str, Sequence[Any]]) -> list[Changes]:
     """All combinations of the values."""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
@@ -88,12 +85,9 @@ def load(path: Path) -> Search:
         raise UserError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from None
     if sum(map(bool, (search.settings, search.grid, search.space))) != 1:
         raise UserError(f"{path}: give one of settings, grid and space")
-    base, stages = yaml.load(PARAMS), yaml.load(Path("dvc.yaml"))["stages"]
-    trainings = [stage for stage in stages if stage.startswith("train_")]
-    if unknown := {*search.targets} - {*trainings}:
-        raise UserError(f"{path}: {unknown.pop()} trains no model: targets are among {', '.join(trainings)}")
+    defaults = yaml.load(PARAMS)
     for changes in examples:
-        content = {section: dict(values) for section, values in base.items()}
+        content = copy.deepcopy(defaults)
         for key, value in (search.fixed | changes).items():
             section, _, last = key.partition(".")
             content.setdefault(section, {})[last] = value

@@ -11,13 +11,12 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import optuna
 from dvc.config import Config
-from filelock import FileLock, Timeout
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial, TrialState
 from tqdm import tqdm
@@ -25,8 +24,7 @@ from tqdm import tqdm
 from stages.study.errors import UserError, run
 from stages.tools.search import Search, load
 from stages.tools.storage import connect
-from stages.tools.sweep_report import report
-from stages.tools.trial import Checkout, git
+from stages.tools.trial import Checkout, Watch, git
 
 FOLDER = Path("runs/sweep")
 ATTEMPTS = 5
@@ -79,14 +77,14 @@ class Worker:
             KeyboardInterrupt: with what becomes of the running trial.
         """
         size = len(self.search.plan())
-        with place() as folder, tqdm(desc=self.name, total=size, unit="trial", disable=None) as bar:
+        with tqdm(desc=self.name, total=size, unit="trial", disable=None) as bar:
             while True:
                 trials = self.trials()
                 states = Counter(trial.state for trial in trials)
                 done = states[TrialState.COMPLETE] + states[TrialState.PRUNED]
                 bar.update(done - bar.n)
                 if self.enqueue(trials) or states[TrialState.WAITING]:
-                    self.take(folder)
+                    self.take()
                 elif states[TrialState.RUNNING]:
                     self.wait()
                 else:
@@ -103,10 +101,10 @@ class Worker:
         self.seen |= running
         time.sleep(random.uniform(0.2, 1) * (self.storage.get_heartbeat_interval() or 1))
 
-    def take(self, folder: Path) -> None:
+    def take(self) -> None:
         """Run the next trial."""
         try:
-            self.study.optimize(lambda trial: self.objective(trial, folder), 1, catch=(UserError,))
+            self.study.optimize(self.objective, 1, catch=(UserError,))
         except KeyboardInterrupt as stop:
             stop.args = ("stopped: the running trial is given up, and starts anew with the next worker",)
             raise
@@ -115,7 +113,7 @@ class Worker:
             if isinstance(error, ValueError) and not str(error).startswith("Cannot tell"):
                 raise
 
-    def objective(self, trial: Trial, folder: Path) -> float:
+    def objective(self, trial: Trial) -> float:
         """The mean validation accuracy of the trial's seeds, 0 where there is none."""
         alive = [t for t in self.trials() if t.number < trial.number and t.state != TrialState.FAIL]
         name = trial.user_attrs.get("name", "")
@@ -124,14 +122,13 @@ class Worker:
             raise UserError("nothing to do: another worker was faster")
         setting, changes, seeds = self.search.plan()[name]
         changes = self.search.fixed | changes | self.search.suggest(trial)
-        stages, clone = self.search.targets, folder / "clone"
-        values: list[float] = []
-        watch = epochs(trial, clone / f"runs/{stages[0].removeprefix('train_')}.json")
+        stages, values = self.search.targets, list[float]()
+        watch: Watch = partial(epochs, trial, stages[0].removeprefix("train_"))
         for seed in seeds:
             experiment, start = f"{self.name}-{setting}-s{seed}", time.monotonic()
             try:
                 if not self.checkout.find(experiment):
-                    self.checkout.run(experiment, changes | {"train.seed": seed}, stages, clone, watch)
+                    self.checkout.run(experiment, changes | {"train.seed": seed}, stages, watch)
                 found = self.checkout.metrics(experiment, stages[0])
             except (UserError, optuna.TrialPruned) as end:
                 tqdm.write(f"{experiment}: {end}", sys.stderr)
@@ -141,17 +138,17 @@ class Worker:
             metric = next(key for key in ("validation_accuracy", "test_accuracy") if key in found)
             took = f"{time.monotonic() - start:.0f} s"
             tqdm.write(f"{experiment}: {took}, {metric} {found[metric]:.4f}", sys.stderr)
-            watch = itertools.repeat(None)  # only with its first seed it is pruned
+            watch = itertools.repeat  # only with its first seed it is pruned
         return statistics.mean(values)
 
 
-def epochs(trial: Trial, record: Path) -> Iterator[None]:
-    """At each step, tell Optuna of the epochs that a training has added to its ``record``.
+def epochs(trial: Trial, model: str, clone: Path) -> Iterator[None]:
+    """At each step, tell Optuna of the epochs that the training of ``model`` in ``clone`` has ended.
 
     Raises:
         TrialPruned: Optuna does not expect much of it.
     """
-    seen = 0
+    record, seen = clone / f"runs/{model}.json", 0
     while True:
         found = json.loads(record.read_text())["epochs"] if record.exists() else []
         for epoch in found[seen:]:
@@ -161,17 +158,6 @@ def epochs(trial: Trial, record: Path) -> Iterator[None]:
                     raise optuna.TrialPruned(f"pruned after epoch {epoch['epoch']}")
         seen = len(found)
         yield
-
-
-@contextmanager
-def place() -> Iterator[Path]:
-    """A folder that no other worker of this checkout has; after a crash the next one has it."""
-    for number in itertools.count():
-        folder = FOLDER.resolve() / f"worker{number}"
-        folder.mkdir(exist_ok=True)
-        with suppress(Timeout), FileLock(folder / "lock", timeout=0):
-            yield folder
-            return
 
 
 def main() -> None:
@@ -202,6 +188,8 @@ def main() -> None:
     search, checkout = Search.model_validate(plan["search"]), Checkout(Path.cwd(), commit, plan["remote"])
     search.prepare(study)
     if asked.command == "report":
+        from stages.tools.sweep_report import report  # imports torch and Matplotlib, which no worker needs
+
         print(report(name, study, search, checkout))
         return
     for key in ("name", "email"):  # what a trial would fail by

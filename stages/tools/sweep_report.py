@@ -1,6 +1,5 @@
 """What a study found: mean and spread over seeds, as a table, a picture and JSON."""
 
-import io
 from typing import Any
 
 import optuna
@@ -8,7 +7,8 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from stages.study.errors import UserError
-from stages.study.files import write_bytes, write_json
+from stages.study.figures import save_figure
+from stages.study.files import write_json
 from stages.tools.report import STUDIES, study_rows, study_table
 from stages.tools.search import Search
 from stages.tools.trial import Checkout
@@ -29,16 +29,14 @@ def report(name: str, study: optuna.Study, search: Search, checkout: Checkout) -
         for seed in seeds if trial in done else ():
             known = {"changes": changes | search.suggest(done[trial]), "seeds": {}}
             experiment = f"{name}-{setting}-s{seed}"
-            metrics = {stage: checkout.metrics(experiment, stage) for stage in search.targets}
+            metrics: dict[str, Any] = {stage: checkout.metrics(experiment, stage) for stage in search.targets}
             if not search.settings:
                 metrics = {s: {k: v for k, v in m.items() if "test" not in k} for s, m in metrics.items()}
             settings.setdefault(setting, known)["seeds"][seed] = {"experiment": experiment, **metrics}
     about = {"study": name, "commit": checkout.commit, "metric": metric, "fixed": search.fixed}
     content = {**about, "settings": settings}
     write_json(STUDIES / f"{name}.json", content)
-    picture = io.BytesIO()
-    draw(study, search, content).savefig(picture)
-    write_bytes(STUDIES / f"{name}.png", picture.getvalue())
+    save_figure(draw(study, search, content), STUDIES / f"{name}.png")
     return study_table(content)
 
 

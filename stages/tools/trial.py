@@ -1,13 +1,13 @@
 """A trial: a DVC experiment, run in a clone of its own that shares the cache, and handed over."""
 
 import json
-import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dvc.config import Config
@@ -18,6 +18,7 @@ from stages.tools.charts import DVC, environment
 
 # among the processes that it ends; it reads until the worker closes the pipe, or dies
 WATCHDOG = "trap '' INT TERM; read -r _; kill -KILL 0"
+Watch = Callable[[Path], Iterator[Any]]  # given the clone, a step for each look at the running training
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,27 @@ class Checkout:
         content = json.loads(git(self.root, "show", f"{self.ref(experiment)}:{path}"))
         return {key: value for key, value in content.items() if not isinstance(value, list)}
 
-    def run(
-        self, name: str, changes: dict[str, Any], stages: list[str], clone: Path, watch: Iterator[None]
-    ) -> None:
-        """Run experiment ``name`` in a new ``clone``, and hand it over; ``watch`` goes on meanwhile.
+    def run(self, name: str, changes: dict[str, Any], stages: Sequence[str], watch: Watch) -> None:
+        """Run experiment ``name`` in a new clone, and hand it over; what ``watch`` returns goes on meanwhile.
 
         Raises:
             UserError: it failed, and says why.
-            Exception: what ``watch`` raised; no process is left then either.
+            Exception: what was raised by the watch; no process is left then either.
         """
-        shutil.rmtree(clone, ignore_errors=True)
+        address = git(self.root, "remote", "get-url", self.remote) if self.remote else str(self.root)
+        words = [word for key, value in changes.items() for word in ("-S", f"{key}={json.dumps(value)}")]
+        words += ["-n", name, *stages, *["--pull"][: bool(self.remote)]]
+        with TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as folder:
+            clone, watching = Path(folder), watch(Path(folder))
+            self.clone(clone)
+            dvc(clone, watching, "exp", "run", *words)
+            if self.remote:  # files first: where the name is, the experiment is whole
+                dvc(clone, watching, "push", "--with-deps", *stages)
+            dvc(clone, watching, "exp", "push", "--no-cache", address, name)
+        self.find(name)
+
+    def clone(self, clone: Path) -> None:
+        """Check out the commit in folder ``clone``, with this one's Git objects, DVC cache and settings."""
         who = [f"-cuser.{key}={git(self.root, 'config', f'user.{key}')}" for key in ("name", "email")]
         git(self.root, "clone", "-q", "--shared", "--no-checkout", *who, str(self.root), str(clone))
         git(clone, "checkout", "-q", "--detach", self.commit)
@@ -62,16 +74,6 @@ class Checkout:
             local.update(repo.config.load_one("local"))
             local["cache"] = {"dir": repo.cache.local_cache_dir, "type": "reflink,hardlink,symlink,copy"}
             local["core"] |= {"site_cache_dir": str(clone / ".dvc/tmp/site")}
-        settings = [word for key, value in changes.items() for word in ("-S", f"{key}={json.dumps(value)}")]
-        try:
-            dvc(clone, watch, "exp", "run", *["--pull"][: bool(self.remote)], "-n", name, *settings, *stages)
-            if self.remote:  # files first: where the name is, the experiment is whole
-                dvc(clone, watch, "push", "--with-deps", *stages)
-            address = git(self.root, "remote", "get-url", self.remote) if self.remote else str(self.root)
-            dvc(clone, watch, "exp", "push", "--no-cache", address, name)
-            self.find(name)
-        finally:
-            shutil.rmtree(clone, ignore_errors=True)
 
 
 def git(folder: Path, *words: str) -> str:
@@ -87,10 +89,10 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def dvc(clone: Path, watch: Iterator[None], *words: str) -> None:
+def dvc(clone: Path, watching: Iterator[Any], *words: str) -> None:
     """Run DVC in ``clone``; it and all that it starts end with this call, or with this process."""
     log = clone / ".dvc/tmp/log"
-    env = {key: value for key, value in environment().items() if key != "DVC_ROOT"}
+    env = environment() | {"DVC_ROOT": str(clone)}
     log.parent.mkdir(exist_ok=True)
     with open(log, "w") as out, Popen(["sh", "-c", WATCHDOG], stdin=PIPE, process_group=0) as dog:
         process = Popen(
@@ -98,7 +100,7 @@ def dvc(clone: Path, watch: Iterator[None], *words: str) -> None:
         )
         try:
             while process.poll() is None:
-                next(watch)
+                next(watching)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.2)
         finally:
