@@ -1,14 +1,14 @@
 """Search files: what they mean, and that nothing wrong in one gets as far as a trial."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import pytest
 import yaml
 
 from stages.study.errors import UserError
-from stages.tools.search import Search, load
+from stages.tools.search import Search, Training, load
 from tests.project import ROOT
 
 TARGET = {"targets": ["train_regularized"], "seeds": [0]}
@@ -102,6 +102,11 @@ def test_what_is_wrong_is_told_in_one_line(read: Any, content: Any, said: str) -
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.yaml: FileNotFoundError"):
         load(tmp_path / "none.yaml")
+
+
+def test_every_training_may_be_a_target() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert [*get_args(Training)] == [stage for stage in stages if stage.startswith("train_")]
 
 
 def test_every_setting_has_a_trial_for_each_seed(read: Any) -> None:

@@ -23,6 +23,7 @@ import yaml
 from optuna.trial import TrialState
 from PIL import Image
 
+from stages.study.errors import UserError
 from stages.tools.search import Search
 from stages.tools.sweep import Worker
 from tests.project import ROOT, TINY, command, commit, copy_project, dvc
@@ -219,6 +220,43 @@ def test_a_retry_keeps_what_was_chosen_though_the_last_attempt_came_to_nothing()
     assert study.ask().suggest_float("reg.dropout", 0, 1) == 0.25
 
 
+@pytest.mark.parametrize("end", ["succeeds", "fails", "reports"])
+def test_a_worker_whose_trial_was_given_away_goes_on(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, nothing = optuna.create_study(), cast(Any, None)
+
+    def objective(worker: Worker, trial: optuna.Trial) -> float:
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # as another worker does
+        if end == "fails":
+            raise UserError
+        if end == "reports":
+            trial.report(0.5, 1)
+        return 0.5
+
+    monkeypatch.setattr(Worker, "objective", objective)
+    worker = Worker("", study, nothing, nothing, nothing)
+    worker.take()
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
+    monkeypatch.setattr(Worker, "objective", lambda worker, trial: "".index("x"))
+    with pytest.raises(ValueError, match="substring"):  # what else goes wrong is not hidden
+        worker.take()
+
+
+def test_what_is_only_here_is_not_taken_for_handed_over(project: Path, tmp_path: Path) -> None:
+    remote = tmp_path / "remote.git"
+    dvc(project, "remote", "add", "-d", "store", "../store")
+    write_search(project, "two", settings=TWO)
+    git(project, "clone", "-q", "--bare", ".", str(remote))
+    sweep(project, "run", "two.yaml")
+    sweep(project, "run", "two.yaml", "--remote", str(remote), "--storage", f"sqlite:///{tmp_path}/other.db")
+    assert experiments(remote) == ["two-strong-s0", "two-weak-s0"]
+    assert len(trained(project)) == 2
+    dvc(project, "exp", "apply", "two-weak-s0")
+    for folder in (".dvc/cache", "models"):
+        shutil.rmtree(project / folder)
+    dvc(project, "pull")
+    assert (project / "models/regularized.safetensors").read_text().startswith("0.9 ")
+
+
 def test_a_setting_that_fails_is_tried_again_and_told(project: Path) -> None:
     write_search(project, "bad", settings={"bad": {"reg.dropout": 0.9}, **TWO})
     process = start(project, "run", "bad.yaml")
@@ -302,7 +340,7 @@ def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path
     chance = random.Random(os.environ.get("CHAOS_SEED", "0"))
     store, log, remote = tmp_path / "store", tmp_path / "log", tmp_path / "remote.git"
     store.mkdir()
-    config = f"    remote = store\n['remote \"store\"']\n    url = {store}\n"
+    config = "    remote = store\n['remote \"store\"']\n    url = ../../store\n"
     origin = fake_project(tmp_path / "origin", config)
     shutil.copy(origin / "log", log)
     settings = {f"d{number}": {"reg.dropout": number / 10} for number in range(1, 7)}

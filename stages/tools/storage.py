@@ -6,7 +6,7 @@ from typing import NoReturn
 import tenacity
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from sqlalchemy import event
-from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
 
 from stages.study.errors import UserError
 
@@ -27,10 +27,7 @@ def connect(url: str, heartbeat: int) -> _CachedStorage:
     try:
         # of several workers that come first at once, one makes the tables and the others fail on them
         database = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(DatabaseError),
-            wait=tenacity.wait_random(0.1, 0.5),
-            stop=tenacity.stop_after_attempt(5),
-            reraise=True,
+            wait=tenacity.wait_random(0.1, 0.5), stop=tenacity.stop_after_attempt(5), reraise=True
         )(RDBStorage, url, options, heartbeat_interval=heartbeat, grace_period=4 * heartbeat)
     except Exception as error:  # whatever a driver, SQLAlchemy and Optuna raise
         raise UserError(f"--storage: {str(error).splitlines()[0]}") from None

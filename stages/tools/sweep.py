@@ -108,9 +108,10 @@ class Worker:
         except KeyboardInterrupt as stop:
             stop.args = ("stopped: the running trial is given up, and starts anew with the next worker",)
             raise
-        except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
-            # in a long outage others have taken this worker for dead, and its trial for lost
-            if isinstance(error, ValueError) and not str(error).startswith("Cannot tell"):
+        except (AssertionError, ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
+            # in a long outage others have taken this worker for dead, and its trial for lost; after an
+            # objective that succeeded, Optuna asserts that this can't be
+            if not re.search("Cannot tell|already finished", f"{error} {error.__context__}"):
                 raise
 
     def objective(self, trial: Trial) -> float:

@@ -10,8 +10,10 @@ from subprocess import DEVNULL, PIPE, Popen
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dvc.config import Config
+from dvc.config import Config, merge
 from dvc.repo import Repo
+from dvc.repo.experiments.refs import ExpRefInfo
+from filelock import FileLock
 
 from stages.study.errors import UserError
 from stages.tools.charts import DVC, environment
@@ -29,21 +31,18 @@ class Checkout:
     commit: str
     remote: str | None
 
-    def ref(self, experiment: str) -> str:
-        """Git's name of ``experiment``, whether it exists or not."""
-        return f"refs/exps/{self.commit[:2]}/{self.commit[2:]}/{experiment}"
-
     def find(self, experiment: str) -> bool:
-        """Whether ``experiment`` exists. It is fetched, and all whose names begin so."""
-        ref = self.ref(experiment)
+        """Whether ``experiment`` exists where results go. It is fetched, and all whose names begin so."""
+        ref = str(ExpRefInfo(self.commit, experiment))
         if self.remote:
-            git(self.root, "fetch", "-q", self.remote, f"+{ref}*:{ref}*")
-        return bool(git(self.root, "for-each-ref", ref))
+            with FileLock(self.root / ".dvc/tmp/fetch.lock"):  # two that bring one reference fail
+                git(self.root, "fetch", "-q", self.remote, f"+{ref}*:{ref}*")
+        return bool(git(self.root, "ls-remote", self.remote or ".", ref))
 
     def metrics(self, experiment: str, stage: str) -> dict[str, Any]:
         """The metrics of training ``stage`` in ``experiment``, which was found, without lists."""
         path = f"metrics/{stage.removeprefix('train_')}.json"
-        content = json.loads(git(self.root, "show", f"{self.ref(experiment)}:{path}"))
+        content = json.loads(git(self.root, "show", f"{ExpRefInfo(self.commit, experiment)}:{path}"))
         return {key: value for key, value in content.items() if not isinstance(value, list)}
 
     def run(self, name: str, changes: dict[str, Any], stages: Sequence[str], watch: Watch) -> None:
@@ -53,7 +52,7 @@ class Checkout:
             UserError: it failed, and says why.
             Exception: what was raised by the watch; no process is left then either.
         """
-        address = git(self.root, "remote", "get-url", self.remote) if self.remote else str(self.root)
+        address = git(self.root, "ls-remote", "--get-url", self.remote or str(self.root))
         words = [word for key, value in changes.items() for word in ("-S", f"{key}={json.dumps(value)}")]
         words += ["-n", name, *stages, *["--pull"][: bool(self.remote)]]
         with TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as folder:
@@ -71,9 +70,9 @@ class Checkout:
         git(self.root, "clone", "-q", "--shared", "--no-checkout", *who, str(self.root), str(clone))
         git(clone, "checkout", "-q", "--detach", self.commit)
         with Repo(str(self.root)) as repo, Config(str(clone / ".dvc")).edit("local") as local:
-            local.update(repo.config.load_one("local"))
+            for level in ("repo", "local"):  # addresses relative to this checkout are so no more there
+                merge(local, repo.config.load_one(level))
             local["cache"] = {"dir": repo.cache.local_cache_dir, "type": "reflink,hardlink,symlink,copy"}
-            local["core"] |= {"site_cache_dir": str(clone / ".dvc/tmp/site")}
 
 
 def git(folder: Path, *words: str) -> str:
@@ -92,7 +91,7 @@ def git(folder: Path, *words: str) -> str:
 def dvc(clone: Path, watching: Iterator[Any], *words: str) -> None:
     """Run DVC in ``clone``; it and all that it starts end with this call, or with this process."""
     log = clone / ".dvc/tmp/log"
-    env = environment() | {"DVC_ROOT": str(clone)}
+    env = environment() | {"DVC_ROOT": str(clone), "DVC_SITE_CACHE_DIR": str(clone / ".dvc/tmp/site")}
     log.parent.mkdir(exist_ok=True)
     with open(log, "w") as out, Popen(["sh", "-c", WATCHDOG], stdin=PIPE, process_group=0) as dog:
         process = Popen(
