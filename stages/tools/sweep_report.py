@@ -44,6 +44,7 @@ def draw(study: optuna.Study, search: Search, content: dict[str, Any]) -> Figure
     """For a ``space`` Optuna's picture, its trials along each axis; else each setting's mean and spread."""
     if search.space:
         optuna.visualization.matplotlib.plot_slice(study)
+        pyplot.gcf().autofmt_xdate(rotation=45, which="both")  # on a logarithmic axis they overlap
         return pyplot.gcf()
     metric, rows = study_rows(content)
     figure = Figure(figsize=(7, 1 + len(rows) / 4), layout="constrained")
