@@ -109,9 +109,10 @@ def trial_costs(folder: Path) -> list[tuple[str, float, float]]:
 
     trial.git, trial.dvc = timed(trial.git, 1, "git"), timed(trial.dvc, 2, "dvc")
     checkout = Checkout(project, trial.git(project, "rev-parse", "HEAD"), "origin")
-    checkout.find("none")
+    checkout.exists("bench")
     changes = {"train.learning_rate": 0.001, "reg.dropout": 0.3}
     checkout.run("bench", changes, ["train_regularized"], itertools.repeat)
+    checkout.fetch("bench")
     return found
 
 

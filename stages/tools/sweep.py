@@ -128,8 +128,9 @@ class Worker:
         for seed in seeds:
             experiment, start = f"{self.name}-{setting}-s{seed}", time.monotonic()
             try:
-                if not self.checkout.find(experiment):
+                if not self.checkout.exists(experiment):
                     self.checkout.run(experiment, changes | {"train.seed": seed}, stages, watch)
+                self.checkout.fetch(experiment)
                 found = self.checkout.metrics(experiment, stages[0])
             except (UserError, optuna.TrialPruned) as end:
                 tqdm.write(f"{experiment}: {end}", sys.stderr)
@@ -197,7 +198,7 @@ def main() -> None:
         git(Path(), "config", f"user.{key}")
     if plan["remote"] and not Config(".dvc")["core"].get("remote"):
         raise UserError("--remote needs a default DVC remote for the files: dvc remote add -d <name> <url>")
-    checkout.find(name)
+    checkout.fetch(name)
     study.set_user_attr("plan", plan)
     if asked.command == "run":
         study.set_user_attr("begin", len(study.get_trials(deepcopy=False)))

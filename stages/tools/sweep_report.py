@@ -22,7 +22,7 @@ def report(name: str, study: optuna.Study, search: Search, checkout: Checkout) -
     done = {t.user_attrs["name"]: t for t in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))}
     if not done:
         raise UserError(f"no trial of {name} has completed")
-    checkout.find(name)  # fetches all of them at once
+    checkout.fetch(name)
     settings: dict[str, Any] = {}
     metric = "test_accuracy" if search.settings else "validation_accuracy"
     for trial, (setting, changes, seeds) in search.plan().items():

@@ -31,16 +31,19 @@ class Checkout:
     commit: str
     remote: str | None
 
-    def find(self, experiment: str) -> bool:
-        """Whether ``experiment`` exists where results go. It is fetched, and all whose names begin so."""
-        ref = str(ExpRefInfo(self.commit, experiment))
+    def exists(self, experiment: str) -> bool:
+        """Whether ``experiment`` exists where results go."""
+        return bool(git(self.root, "ls-remote", self.remote or ".", str(ExpRefInfo(self.commit, experiment))))
+
+    def fetch(self, prefix: str) -> None:
+        """Bring here, where there is a remote, its experiments whose names begin with ``prefix``."""
+        ref = ExpRefInfo(self.commit, prefix)
         if self.remote:
             with FileLock(self.root / ".dvc/tmp/fetch.lock"):  # two that bring one reference fail
                 git(self.root, "fetch", "-q", self.remote, f"+{ref}*:{ref}*")
-        return bool(git(self.root, "ls-remote", self.remote or ".", ref))
 
     def metrics(self, experiment: str, stage: str) -> dict[str, Any]:
-        """The metrics of training ``stage`` in ``experiment``, which was found, without lists."""
+        """The metrics of training ``stage`` in ``experiment``, which was fetched, without lists."""
         path = f"metrics/{stage.removeprefix('train_')}.json"
         content = json.loads(git(self.root, "show", f"{ExpRefInfo(self.commit, experiment)}:{path}"))
         return {key: value for key, value in content.items() if not isinstance(value, list)}
@@ -54,15 +57,15 @@ class Checkout:
         """
         address = git(self.root, "ls-remote", "--get-url", self.remote or str(self.root))
         words = [word for key, value in changes.items() for word in ("-S", f"{key}={json.dumps(value)}")]
-        words += ["-n", name, *stages, *["--pull"][: bool(self.remote)]]
+        words += ["-n", name, *stages, *(["--pull"] if self.remote else [])]
         with TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as folder:
-            clone, watching = Path(folder), watch(Path(folder))
+            clone = Path(folder)
+            watching = watch(clone)
             self.clone(clone)
             dvc(clone, watching, "exp", "run", *words)
             if self.remote:  # files first: where the name is, the experiment is whole
                 dvc(clone, watching, "push", "--with-deps", *stages)
             dvc(clone, watching, "exp", "push", "--no-cache", address, name)
-        self.find(name)
 
     def clone(self, clone: Path) -> None:
         """Check out the commit in folder ``clone``, with this one's Git objects, DVC cache and settings."""
