@@ -23,28 +23,28 @@ $(SWEEP_READY): requirements-sweep.lock $(READY)
 	@touch $@
 
 quickstart: $(READY)  ## the whole pipeline on synthetic images, in .quickstart/
-	@$(BIN)/python -m stages.tools.quickstart
+	@$(BIN)/python -m tools.quickstart
 
 repro: $(READY)  ## the whole pipeline on CIFAR-10
 	@$(BIN)/dvc repro
 
 charts: $(READY)  ## the page of dvc plots show, for a machine without a network
-	@$(BIN)/python -m stages.tools.charts
+	@$(BIN)/python -m tools.charts
 
 summary: $(READY)  ## the layers of the four models
-	@$(BIN)/python -m stages.tools.summary
+	@$(BIN)/python -m tools.summary
 
 readme: $(READY)  ## the README's generated tables and picture, from metrics/ and params.yaml
-	@$(BIN)/python -m stages.tools.report
+	@$(BIN)/python -m tools.report
 
 sweep: $(SWEEP_READY)  ## the search, ablation or seeds in a file: make sweep FILE=sweeps/ablation.yaml
-	@$(BIN)/python -m stages.tools.sweep run $(FILE)
+	@$(BIN)/python -m sweeps.worker run $(FILE)
 
 lint: $(SWEEP_READY)  ## format, lint rules, types, and whether the README is up to date
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
-	@$(BIN)/python -m stages.tools.report --check
+	@$(BIN)/python -m tools.report --check
 
 test: lint  ## lint, then all tests
 	@$(BIN)/pytest

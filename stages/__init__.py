@@ -2,6 +2,6 @@
 
 import sys
 
-from stages.study.errors import told_in_words
+from stages.common.errors import handle_uncaught
 
-sys.excepthook = told_in_words
+sys.excepthook = handle_uncaught

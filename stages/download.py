@@ -1,21 +1,23 @@
 """Get the images, and write them as one file."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from stages.study import archive, synthetic
-from stages.study.dataset import Data, Split, balanced_order, channel_statistics, save_data
-from stages.study.errors import UserError, run
-from stages.study.figures import samples
-from stages.study.files import write_json
-from stages.study.params import load
+from stages.common.dataset import Data, Split, balanced_order, channel_statistics, save_data
+from stages.common.errors import UserError, run
+from stages.common.files import write_json
+from stages.data import archive, synthetic
+from stages.data.samples import draw_samples
 
 
 def main() -> None:
-    data = load().data
+    # all sections, so that a wrong one is told before the first training. Not by a statement that imports:
+    # what this stage writes does not depend on how another room checks its section
+    data = import_module("stages.params").load_all().data
     if data.source == "synthetic":
         splits, classes = synthetic.generate(data.train_size, data.test_size, data.seed)
         archive_md5, source = None, "synthetic"
@@ -44,11 +46,12 @@ def main() -> None:
         classes=classes,
     )
     save_data(result)
-    samples(result.train, classes, Path("plots/samples.png"))
+    draw_samples(result.train, classes, Path("plots/samples.png"))
     write_json(
         Path("metrics/download.json"),
         {
-            "archive_md5": archive_md5,
+            # in a list, since DVC makes a column of every number and text that is not in one
+            "archive_md5": [archive_md5],
             "train_per_class": np.bincount(labels[train], minlength=10).tolist(),
             "validation_per_class": np.bincount(labels[validation], minlength=10).tolist(),
             "test_per_class": np.bincount(test_labels[test], minlength=10).tolist(),

@@ -4,44 +4,51 @@ import io
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch.nn.functional import pad
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
 
-from stages.study.augmentation import Augmentation
-from stages.study.dataset import Split, load_data
-from stages.study.errors import run
-from stages.study.files import write_bytes
-from stages.study.models import CNN
-from stages.study.params import load
-from stages.study.results import train_and_write
-from stages.study.runtime import prepare
+from stages.augmentation.params import Aug
+from stages.augmentation.transforms import augmentation
+from stages.common.dataset import Data, load_data
+from stages.common.errors import run
+from stages.common.files import write_bytes
+from stages.common.params import load
+from stages.networks.models import CNN
+from stages.networks.params import Cnn
+from stages.training.params import Train
+from stages.training.run import train_and_write
+from stages.training.runtime import Runtime, prepare
+from stages.training.trainer import Trainer
 
 
 def main() -> None:
-    params = load()
-    runtime = prepare(params.train)
-    data = load_data()
-    augmentation = Augmentation(params.aug.crop_pad, params.aug.flip, params.aug.brightness)
-    picture(data.train, augmentation, params.train.seed, Path("plots/augmentations.png"))
-    cnn = params.cnn
-    model = CNN(cnn.blocks, cnn.kernel_size, cnn.padding, relu_logits=cnn.relu_logits)
-    train_and_write("augmented", model, data, params.train, runtime, augmentation)
+    train = load(Train)
+    runtime = prepare(train)
+    augmented = trainer(load_data(), train, runtime)
+    draw_examples(augmented, Path("plots/augmentations.png"))
+    train_and_write("augmented", augmented)
 
 
-def picture(split: Split, augmentation: Augmentation, seed: int, path: Path) -> None:
-    """Write rows of an original (left, apart) and eight augmented versions of it, as PNG."""
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(split), generator=generator)[:8]
-    originals = split.images[chosen]
-    indices = torch.arange(len(chosen)).repeat_interleave(8)
-    draws = augmentation.draw(len(indices), generator)
-    versions = augmentation.apply(augmentation.pad(originals), indices, draws).round().byte()
-    tiles = torch.cat([originals[:, None], versions.unflatten(0, (-1, 8))], dim=1)  # (row, column, H, W, C)
-    tiles = pad(tiles, (0, 0, 1, 1, 1, 1), value=255)
-    left, right = (part.transpose(1, 2).flatten(0, 1).flatten(1, 2) for part in (tiles[:, :1], tiles[:, 1:]))
-    image = Image.fromarray(torch.cat([pad(left, (0, 0, 0, 6), value=255), right], dim=1).numpy())
+def network() -> CNN:
+    return CNN(**dict(load(Cnn)))
+
+
+def trainer(data: Data, train: Train, runtime: Runtime) -> Trainer:
+    return Trainer(network(), data, train, runtime, augmentation(**dict(load(Aug))))
+
+
+def draw_examples(trainer: Trainer, path: Path) -> None:
+    """Write rows of an original (left, apart) and eight versions of it as training sees them, as PNG."""
+    images, seed = trainer.images, trainer.train.seed
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:8]
+    originals = trainer.data.train.images[chosen].permute(0, 3, 1, 2)
+    images.generator.manual_seed(seed)  # each epoch of the training seeds it anew
+    versions = images.pixels(chosen.repeat_interleave(8).to(images.labels.device)).cpu()
+    left, right = (make_grid(part, nrow, padding=1, pad_value=255) for part, nrow in ((originals, 1), (versions, 8)))
+    picture = to_pil_image(torch.cat([pad(left, (0, 6), value=255), right], dim=2))
     content = io.BytesIO()
-    image.resize((2 * image.width, 2 * image.height), resample=Image.Resampling.NEAREST).save(content, "png")
+    picture.resize((2 * picture.width, 2 * picture.height), resample=0).save(content, "png")
     write_bytes(path, content.getvalue())
 
 

@@ -1,19 +1,28 @@
 """Sheet a.1: the baseline, an MLP with batch normalization."""
 
-from stages.study.dataset import load_data
-from stages.study.errors import run
-from stages.study.models import MLP
-from stages.study.params import load
-from stages.study.results import train_and_write
-from stages.study.runtime import prepare
+from stages.common.dataset import Data, load_data
+from stages.common.errors import run
+from stages.common.params import load
+from stages.networks.models import MLP
+from stages.networks.params import Baseline
+from stages.training.params import Train
+from stages.training.run import train_and_write
+from stages.training.runtime import Runtime, prepare
+from stages.training.trainer import Trainer
 
 
 def main() -> None:
-    params = load()
-    runtime = prepare(params.train)
-    data = load_data()
-    model = MLP(params.baseline.hidden)
-    train_and_write("baseline", model, data, params.train, runtime)
+    train = load(Train)
+    runtime = prepare(train)
+    train_and_write("baseline", trainer(load_data(), train, runtime))
+
+
+def network() -> MLP:
+    return MLP(**dict(load(Baseline)))
+
+
+def trainer(data: Data, train: Train, runtime: Runtime) -> Trainer:
+    return Trainer(network(), data, train, runtime)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,28 @@
 """Sheet a.2: the CNN."""
 
-from stages.study.dataset import load_data
-from stages.study.errors import run
-from stages.study.models import CNN
-from stages.study.params import load
-from stages.study.results import train_and_write
-from stages.study.runtime import prepare
+from stages.common.dataset import Data, load_data
+from stages.common.errors import run
+from stages.common.params import load
+from stages.networks.models import CNN
+from stages.networks.params import Cnn
+from stages.training.params import Train
+from stages.training.run import train_and_write
+from stages.training.runtime import Runtime, prepare
+from stages.training.trainer import Trainer
 
 
 def main() -> None:
-    params = load()
-    runtime = prepare(params.train)
-    data = load_data()
-    cnn = params.cnn
-    model = CNN(cnn.blocks, cnn.kernel_size, cnn.padding, relu_logits=cnn.relu_logits)
-    train_and_write("cnn", model, data, params.train, runtime)
+    train = load(Train)
+    runtime = prepare(train)
+    train_and_write("cnn", trainer(load_data(), train, runtime))
+
+
+def network() -> CNN:
+    return CNN(**dict(load(Cnn)))
+
+
+def trainer(data: Data, train: Train, runtime: Runtime) -> Trainer:
+    return Trainer(network(), data, train, runtime)
 
 
 if __name__ == "__main__":

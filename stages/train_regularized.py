@@ -1,24 +1,40 @@
 """Sheet b.5: the CNN on augmented images, regularized."""
 
-from stages.study.augmentation import Augmentation
-from stages.study.dataset import load_data
-from stages.study.errors import run
-from stages.study.models import CNN
-from stages.study.params import load
-from stages.study.results import train_and_write
-from stages.study.runtime import prepare
-from stages.study.training import Methods
+from stages.augmentation.params import Aug
+from stages.augmentation.transforms import augmentation
+from stages.common.dataset import Data, load_data
+from stages.common.errors import run
+from stages.common.params import load
+from stages.networks.models import CNN
+from stages.networks.params import Cnn
+from stages.regularization.params import Reg
+from stages.training.optimization import Regularization
+from stages.training.params import Train
+from stages.training.run import train_and_write
+from stages.training.runtime import Runtime, prepare
+from stages.training.trainer import Trainer
 
 
 def main() -> None:
-    params = load()
-    runtime = prepare(params.train)
-    data = load_data()
-    augmentation = Augmentation(params.aug.crop_pad, params.aug.flip, params.aug.brightness)
-    cnn, reg = params.cnn, params.reg
-    model = CNN(cnn.blocks, cnn.kernel_size, cnn.padding, reg.batch_norm, reg.dropout, cnn.relu_logits)
-    methods = Methods(reg.label_smoothing, reg.weight_decay, reg.one_cycle_peak, reg.averaging)
-    train_and_write("regularized", model, data, params.train, runtime, augmentation, methods)
+    train = load(Train)
+    runtime = prepare(train)
+    train_and_write("regularized", trainer(load_data(), train, runtime))
+
+
+def network() -> CNN:
+    reg = load(Reg)
+    return CNN(**dict(load(Cnn)), batch_norm=reg.batch_norm, dropout=reg.dropout)
+
+
+def trainer(data: Data, train: Train, runtime: Runtime) -> Trainer:
+    reg = load(Reg)
+    regularization = Regularization(
+        label_smoothing=reg.label_smoothing,
+        weight_decay=reg.weight_decay,
+        one_cycle_peak=reg.one_cycle_peak,
+        averaging=reg.averaging,
+    )
+    return Trainer(network(), data, train, runtime, augmentation(**dict(load(Aug))), regularization)
 
 
 if __name__ == "__main__":

@@ -4,24 +4,25 @@ from pathlib import Path
 
 import torch
 
-from stages.study import explorer, filter_figures
-from stages.study.dataset import Split, load_data
-from stages.study.errors import UserError, run
-from stages.study.files import write_json
-from stages.study.filter_study import metrics, study
-from stages.study.models import CNN, load_model
-from stages.study.params import load
+from stages.common.dataset import Split, load_data
+from stages.common.errors import UserError, run
+from stages.common.files import write_json
+from stages.common.params import TrainSeed, load
+from stages.filters import explorer, figures
+from stages.filters.analysis import analyze, metrics
+from stages.filters.params import Viz
+from stages.networks.models import CNN, load_model
 
 
 def main() -> None:
-    params = load()
+    viz, seed = load(Viz), load(TrainSeed).seed
     data = load_data()
-    index = chosen_image(data.test, params.viz.image, params.train.seed)
-    model = load_cnn(Path(f"models/{params.viz.model}.safetensors"))
-    found = study(model, data, index, params.train.seed)
-    filter_figures.draw(model, found, Path("plots/filters"))
-    write_json(Path("metrics/filters.json"), metrics(params.viz.model, found))
-    explorer.write(Path("explorer/filters.html"), params.viz.model, model, data, found)
+    index = chosen_image(data.test, viz.image, seed)
+    model = load_cnn(Path(f"models/{viz.model}.safetensors"))
+    analysis = analyze(model, data, index, seed)
+    figures.draw(model, analysis, Path("plots/filters"))
+    write_json(Path("metrics/filters.json"), metrics(viz.model, analysis))
+    explorer.write(Path("explorer/filters.html"), viz.model, model, data, analysis)
 
 
 def chosen_image(test: Split, wanted: int | None, seed: int) -> int:

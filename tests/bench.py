@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from stages.study.augmentation import Augmentation
-from stages.study.dataset import Data, Split
-from stages.study.models import CNN, MLP
-from stages.study.params import load
-from stages.study.runtime import prepare
-from stages.study.training import Methods, Trainer, evaluate
+from stages.augmentation.transforms import Augmentation
+from stages.common.dataset import Data, Split
+from stages.networks.models import CNN, MLP
+from stages.common.params import load
+from stages.training.runtime import prepare
+from stages.training.trainer import Methods, Trainer, evaluate
 
 ROUNDS, STEPS, BATCH = 15, 20, 128
 # of the sheet's CNN: forward, and twice that backward, but no gradient for the image itself

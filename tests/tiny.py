@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import yaml
 
-from stages.study.dataset import DATASET, Data, Split, channel_statistics, save_data
-from stages.study.params import Train
-from stages.study.runtime import Runtime
+from stages.common.dataset import DATASET, Data, Split, channel_statistics, save_data
+from stages.common.params import Train
+from stages.training.runtime import Runtime
 from tests.project import ROOT
 
 CPU = Runtime(torch.device("cpu"), "fp32", "tests")

@@ -1,0 +1,1 @@
+"""What every stage needs: parameters, the data set's file, geometry, errors, files."""

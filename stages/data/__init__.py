@@ -1,0 +1,1 @@
+"""The images: CIFAR-10's archive, and a stand-in drawn by code."""

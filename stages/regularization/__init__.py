@@ -1,0 +1,1 @@
+"""The section of the parameters that switches the regularization methods."""

@@ -1,1 +1,0 @@
-"""What the stages share, one small module for each thing."""

@@ -1,0 +1,1 @@
+"""Training a network: trainer, checkpoint, device and precision, results."""

@@ -1,0 +1,1 @@
+"""Searches, ablations and seeds: python -m sweeps run <search file>."""

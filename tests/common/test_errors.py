@@ -1,0 +1,173 @@
+"""How a stage ends: one line, the right status, and the command that restores committed results."""
+
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.common import errors
+from tests.project import ROOT, STAGES, TRAININGS
+
+
+def end(body: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``body`` as the main function of a stage."""
+    script = (
+        "import os, signal\nfrom stages.common.errors import UserError, run\n"
+        f"def main():\n    {body}\nrun(main)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "GIT_CEILING_DIRECTORIES": str(folder.parent),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "line"),
+    [
+        ("pass", 0, ""),
+        ("raise UserError('what, and what to do')", 1, "error: what, and what to do\n"),
+        ("open('none/file')", 1, "error: the system refused 'none/file': No such file or directory\n"),
+        ("raise OSError('no number')", 1, "error: the system refused: no number\n"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 143, "stopped: the same command goes on\n"),
+        ("os.kill(os.getpid(), signal.SIGINT)", 130, "stopped: the same command goes on\n"),
+        ("raise KeyboardInterrupt('after epoch 3')", 130, "after epoch 3\n"),
+    ],
+)
+def test_status_and_line(body: str, status: int, line: str, tmp_path: Path) -> None:
+    ended = end(body, tmp_path)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (status, line, "")
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
+    ended = end("raise ValueError('ours')", tmp_path)
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository with committed metrics and plots."""
+    for name in ("metrics/cnn.json", "plots/a.png", "other.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("committed")
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_hint_only_where_committed_results_are_gone(checkout: Path) -> None:
+    (checkout / "other.txt").unlink()
+    (checkout / "metrics/new.json").touch()
+    (checkout / "metrics/new.json").unlink()
+    assert end("raise UserError('x')", checkout).stderr == "error: x\n"
+
+
+@pytest.mark.parametrize("gone", [["metrics"], ["plots"], ["metrics", "plots"]])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "raise UserError('x')",
+        "open('none')",
+        "raise KeyboardInterrupt('after epoch 3')",
+        "os.kill(os.getpid(), signal.SIGTERM)",
+    ],
+)
+def test_hint_restores_what_is_gone(gone: list[str], body: str, checkout: Path) -> None:
+    for name in gone:
+        shutil.rmtree(checkout / name)
+    error = end(body, checkout).stderr
+    command = f"git checkout -- {' '.join(gone)}"
+    assert error.endswith(f" (restore the committed results: {command})\n")
+    assert error.count("\n") == 1
+    subprocess.run(command.split(), cwd=checkout, check=True, capture_output=True)
+    assert (checkout / "metrics/cnn.json").read_text() == "committed"
+    assert (checkout / "plots/a.png").read_text() == "committed"
+
+
+def test_a_second_ctrl_c_while_a_stage_ends_changes_nothing(checkout: Path) -> None:
+    shutil.rmtree(checkout / "metrics")
+    git = checkout / "git"
+    git.write_text(f'#!/bin/sh\nkill -INT $PPID\nexec {shutil.which("git")} "$@"\n')
+    git.chmod(0o755)
+    ended = end("raise KeyboardInterrupt", checkout, PATH=f"{checkout}{os.pathsep}{os.environ['PATH']}")
+    hint = "restore the committed results: git checkout -- metrics"
+    assert (ended.returncode, ended.stderr) == (130, f"stopped: the same command goes on ({hint})\n")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_ctrl_c_while_the_libraries_are_imported(stage: str, tmp_path: Path) -> None:
+    (tmp_path / "stages").symlink_to(ROOT / "stages")
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}"],
+        cwd=tmp_path,
+        env={**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stdout) == (-signal.SIGINT, "")
+    assert ended.stderr == "stopped: the same command goes on\n"
+
+
+def test_other_exceptions_before_a_stage_keep_their_traceback(tmp_path: Path) -> None:
+    (tmp_path / "stages").symlink_to(ROOT / "stages")
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
+    command = [sys.executable, "-m", "stages.train_cnn"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Traceback")
+    assert ended.stderr.endswith("ImportError: no torch here\n")
+
+
+@pytest.mark.parametrize("stage", [*TRAININGS, "visualize_filters"])
+def test_missing_data_ends_a_stage_with_one_line(stage: str, workplace: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", workplace)
+    with pytest.raises(SystemExit) as ended:
+        errors.run(importlib.import_module(f"stages.{stage}").main)
+    assert ended.value.code == (
+        "error: data/dataset.safetensors is missing: make it with 'dvc repro download'"
+    )
+    assert [path.name for path in workplace.iterdir()] == ["params.yaml"]
+
+
+def test_no_git_no_hint(checkout: Path, tmp_path: Path) -> None:
+    shutil.rmtree(checkout / "metrics")
+    assert end("raise UserError('x')", checkout, PATH="").stderr == "error: x\n"
+
+
+def test_terminated_while_working(tmp_path: Path) -> None:
+    """SIGTERM from outside ends a stage as Ctrl-C would: what it holds is let go."""
+    script = (
+        "import time\nfrom stages.common.errors import run\n"
+        "def main():\n    try:\n        print('ready', flush=True)\n        time.sleep(60)\n"
+        "    finally:\n        print('let go', flush=True)\nrun(main)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        out, error = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert out == "let go\n"
+    assert error == "stopped: the same command goes on\n"

@@ -1,0 +1,342 @@
+"""The promises about reruns and repeats, with the real commands in clones on reduced data."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from filelock import FileLock
+from PIL import Image
+
+from stages.data import synthetic
+from tools.quickstart import REDUCED
+from tests.project import MODELS, STAGES, TINY, accident, command, commit, copy_project, dvc, executed
+
+pytestmark = pytest.mark.slow
+THREADS = "2"  # of the runs whose bytes are compared: a sum in parts must repeat as well
+
+
+def change(folder: Path, key: str, value: Any) -> None:
+    """Set ``key`` of params.yaml."""
+    path = folder / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    section, name = key.split(".")
+    content[section][name] = value
+    path.write_text(yaml.safe_dump(content))
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    """MD5 of every file that the stages declare as their output."""
+    declared = [
+        path if isinstance(path, str) else next(iter(path))
+        for stage in STAGES.values()
+        for kind in ("outs", "metrics", "plots")
+        for path in stage[kind]
+    ]
+    files = [file for path in declared for file in ([folder / path, *sorted((folder / path).glob("**/*"))])]
+    return {
+        str(file.relative_to(folder)): hashlib.md5(file.read_bytes()).hexdigest()
+        for file in files
+        if file.is_file()
+    }
+
+
+def git(folder: Path, *words: str) -> str:
+    """Run git in ``folder``."""
+    result = command(folder, "git", *words)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone with a finished, committed run on tiny data. Copy it, do not change it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one for all workers: theirs stand beside each other
+        shared = shared.parent
+    folder, done = shared / "finished" / "clone", shared / "finished" / "done"
+    with FileLock(shared / "finished.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            copy_project(folder, TINY)
+            assert executed(dvc(folder, "repro", OMP_NUM_THREADS=THREADS)) == sorted(STAGES)
+            commit(folder, "a finished run")
+            done.touch()
+    return folder
+
+
+@pytest.fixture
+def clone(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished clone."""
+    return Path(shutil.copytree(finished, tmp_path / "clone", symlinks=True))
+
+
+def test_the_whole_study_learns(tmp_path: Path) -> None:
+    folder = copy_project(tmp_path / "clone", REDUCED)
+    assert REDUCED["data"]["train_size"] >= 2000
+    assert executed(dvc(folder, "repro")) == sorted(STAGES)
+    accuracy = {}
+    for name in MODELS:
+        metrics = json.loads((folder / f"metrics/{name}.json").read_text())
+        losses = [epoch["train_loss"] for epoch in metrics["history"]]
+        assert losses[-1] < losses[0]
+        assert [epoch["epoch"] for epoch in metrics["history"]] == list(range(1, len(losses) + 1))
+        accuracy[name] = metrics["test_accuracy"]
+        assert accuracy[name] > 0.1 + 0.2
+        with open(folder / f"plots/{name}/predictions.csv") as file:
+            rows = list(csv.DictReader(file))
+        right = sum(row["actual"] == row["predicted"] for row in rows)
+        assert right / len(rows) == pytest.approx(accuracy[name], abs=1e-6)
+    assert accuracy["baseline"] < accuracy["cnn"] < min(accuracy["augmented"], accuracy["regularized"])
+    for path in outputs(folder):
+        if path.endswith(".json"):
+            json.loads((folder / path).read_text())
+        elif path.endswith(".png"):
+            Image.open(folder / path).verify()
+
+
+def test_a_second_repro_runs_nothing(clone: Path) -> None:
+    before = outputs(clone)
+    assert executed(dvc(clone, "repro")) == []
+    assert outputs(clone) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stages"),
+    [
+        ("aug.crop_pad", 4, ["train_augmented", "train_regularized", "visualize_filters"]),
+        ("reg.dropout", 0.5, ["train_regularized", "visualize_filters"]),
+        ("baseline.hidden", [8], ["train_baseline"]),
+        ("viz.image", 7, ["visualize_filters"]),
+        ("viz.model", "cnn", ["visualize_filters"]),
+    ],
+)
+def test_a_changed_parameter_runs_its_stages_and_changing_it_back_runs_none(
+    clone: Path, key: str, value: Any, stages: list[str]
+) -> None:
+    content = yaml.safe_load((clone / "params.yaml").read_text())
+    section, name = key.split(".")
+    before, lock = outputs(clone), (clone / "dvc.lock").read_bytes()
+    change(clone, key, value)
+    assert executed(dvc(clone, "repro")) == stages
+    assert outputs(clone) != before
+    change(clone, key, content[section][name])
+    assert executed(dvc(clone, "repro")) == []
+    assert outputs(clone) == before
+    assert (clone / "dvc.lock").read_bytes() == lock
+
+
+def test_editing_what_draws_retrains_nothing(clone: Path) -> None:
+    for module in ("figures", "filter_figures"):
+        with open(clone / f"stages/study/{module}.py", "a") as file:
+            file.write("# edited\n")
+    assert executed(dvc(clone, "repro")) == ["download", "visualize_filters"]
+
+
+def test_everything_again_elsewhere_gives_the_same_bytes(clone: Path, tmp_path: Path) -> None:
+    other = Path(shutil.move(clone, tmp_path / "another place"))
+    (tmp_path / "matplotlibrc").write_text("figure.dpi: 33\naxes.facecolor: red\nfont.size: 30\n")
+    before = outputs(other)
+    output = dvc(
+        other,
+        "repro",
+        "-f",
+        PYTHONHASHSEED="12345",
+        MPLCONFIGDIR=str(tmp_path),
+        OMP_NUM_THREADS=THREADS,
+    )
+    assert executed(output) == sorted(STAGES)
+    assert outputs(other) == before
+    assert git(other, "status", "--porcelain") == ""
+
+
+def test_an_experiment_can_be_run_and_compared(clone: Path) -> None:
+    output = dvc(clone, "exp", "run", "-n", "wider", "-S", "aug.crop_pad=4")
+    assert executed(output) == ["train_augmented", "train_regularized", "visualize_filters"]
+
+    shown = {
+        row["Experiment"]: row for row in csv.DictReader(dvc(clone, "exp", "show", "--csv").splitlines())
+    }
+    assert shown["wider"]["aug.crop_pad"] == "4"
+
+    metrics = json.loads(dvc(clone, "metrics", "diff", "--json", "HEAD", "wider"))
+    assert set(metrics) == {f"metrics/{name}.json" for name in ("augmented", "regularized", "filters")}
+    for path, changes in metrics.items():
+        now, then = (
+            json.loads(text) for text in ((clone / path).read_text(), git(clone, "show", f"HEAD:{path}"))
+        )
+        for key, values in changes.items():
+            if key in now:
+                assert (values["old"], values["new"]) == (then[key], now[key])
+
+    plots = json.loads(dvc(clone, "plots", "diff", "--json", "HEAD", "wider"))["data"]
+    for chart in ("accuracy", "losses"):
+        rows = [row for part in plots[chart] for row in part["content"]["data"]["values"]]
+        series = {(row["rev"], Path(row["filename"]).stem) for row in rows}
+        assert series == {(rev, name) for rev in ("HEAD", "wider") for name in MODELS}
+        for row in rows:
+            path = f"metrics/{Path(row['filename']).stem}.json"
+            metrics = (
+                (clone / path).read_text() if row["rev"] == "wider" else git(clone, "show", f"HEAD:{path}")
+            )
+            epoch = json.loads(metrics)["history"][int(row["epoch"]) - 1]
+            assert row[row["field"]] == epoch[row["field"]]
+
+    # back and forth without training: everything comes out of the cache
+    before = outputs(clone)
+    git(clone, "checkout", "-q", "--", ".")
+    dvc(clone, "checkout")
+    assert outputs(clone) != before
+    dvc(clone, "exp", "apply", "wider")
+    assert outputs(clone) == before
+    assert executed(dvc(clone, "repro")) == []
+
+
+def queued(folder: Path, name: str) -> str:
+    """What the queued experiment ``name`` has printed when it ends."""
+    for _ in range(120):
+        log = command(folder, "dvc", "queue", "logs", "--follow", name)
+        if log.returncode == 0:
+            return log.stdout
+        time.sleep(0.5)  # it has not begun
+    raise AssertionError(log.stderr)
+
+
+def wait_for_the_queue(folder: Path) -> str:
+    """The status of the queue when nothing in it runs or waits."""
+    for _ in range(120):
+        status = dvc(folder, "queue", "status")
+        if "Running" not in status and "Queued" not in status:
+            return status
+        time.sleep(0.5)
+    raise AssertionError(status)
+
+
+def test_a_queued_sweep_runs_every_setting(clone: Path) -> None:
+    dvc(clone, "exp", "run", "--queue", "-n", "crop", "-S", "aug.crop_pad=range(3,5)")
+    dvc(clone, "queue", "start", "-j", "1")
+    for name in ("crop-1", "crop-2"):
+        assert executed(queued(clone, name)) == ["train_augmented", "train_regularized", "visualize_filters"]
+    status = wait_for_the_queue(clone)
+    assert status.count("Success") == 2, status
+    shown = {
+        row["Experiment"]: row for row in csv.DictReader(dvc(clone, "exp", "show", "--csv").splitlines())
+    }
+    assert [shown[name]["aug.crop_pad"] for name in ("crop-1", "crop-2")] == ["3", "4"]
+    # run records land in the main checkout, checkpoints are gone after success
+    assert {path.stem for path in (clone / "runs").glob("*.json")} == set(MODELS)
+    assert not list((clone / "runs/checkpoints").iterdir())
+
+
+def test_ctrl_c_and_the_same_command_again(clone: Path) -> None:
+    change(clone, "reg.dropout", 0.3)
+    stopped = command(clone, "dvc", "repro", **accident("interrupt", 2, r"\.pt$"))
+    assert stopped.returncode
+    assert executed(stopped.stdout) == ["train_regularized"]
+    assert (
+        "regularized: stopped after epoch 1 of 2; the same command continues from there "
+        "(restore the committed results: git checkout -- metrics plots)\n"
+    ) in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    again = command(clone, "dvc", "repro")
+    assert again.returncode == 0, again.stderr
+    assert executed(again.stdout) == ["train_regularized", "visualize_filters"]
+    assert "regularized: continues after epoch 1\n" in again.stderr
+    assert_as_if_uninterrupted(clone)
+
+
+def assert_as_if_uninterrupted(folder: Path) -> None:
+    """Training the regularized model in one go changes none of the outputs."""
+    before = outputs(folder)
+    whole = command(folder, "python", "-m", "stages.train_regularized")
+    assert whole.returncode == 0, whole.stderr
+    assert "continues" not in whole.stderr
+    assert outputs(folder) == before
+
+
+def test_a_run_elsewhere_that_was_killed_continues_wherever_it_is_run_again(clone: Path) -> None:
+    change = ("-S", "reg.dropout=0.3")
+    dvc(clone, "exp", "run", "--queue", "-n", "killed", *change)
+    dvc(clone, "queue", "start", "-j", "1", **accident("kill", 2, r"\.pt$"))
+    assert executed(queued(clone, "killed")) == ["train_regularized"]
+    assert "Failed" in wait_for_the_queue(clone)
+    (checkpoint,) = (clone / "runs/checkpoints").glob("*.pt")
+    again = accident("kill", 1, "models/regularized.safetensors$")
+    elsewhere = command(clone, "dvc", "exp", "run", "--temp", *change, **again)
+    assert elsewhere.returncode
+    assert "regularized: continues after epoch 1\n" in elsewhere.stderr
+    assert checkpoint.exists()
+    here = command(clone, "dvc", "exp", "run", *change)
+    assert here.returncode == 0, here.stderr
+    assert executed(here.stdout) == ["train_regularized", "visualize_filters"]
+    assert "regularized: continues after epoch 2\n" in here.stderr
+    assert not checkpoint.exists()
+    assert_as_if_uninterrupted(clone)
+
+
+def test_damaged_files_come_back_from_the_cache(clone: Path) -> None:
+    before = outputs(clone)
+    for name in ("data/dataset.safetensors", "models/regularized.safetensors", "explorer/filters.html"):
+        path = clone / name
+        content = path.read_bytes()
+        path.unlink()  # it may be a link into the cache
+        path.write_bytes(content[:-1])
+    assert executed(dvc(clone, "repro")) == []
+    assert outputs(clone) == before
+
+
+def test_charts_show_each_thing_once(clone: Path) -> None:
+    plots = json.loads(dvc(clone, "plots", "show", "--json"))["data"]
+    pictures = {name for name, parts in plots.items() if parts[0]["type"] == "image"}
+    charts = set(plots) - pictures
+    assert {"accuracy", "losses"} <= charts
+    assert len(charts) == 2 + len(MODELS)
+    on_disk = {str(file.relative_to(clone)) for file in (clone / "plots").glob("**/*.png")}
+    assert set(pictures) == on_disk
+    for name in MODELS:
+        (part,) = plots[f"plots/{name}/predictions.csv"]
+        values = part["content"]["data"]["values"]
+        assert len(values) == TINY["data"]["test_size"]
+
+
+def official_archive(path: Path) -> None:
+    """An archive in the layout of cifar-10-binary.tar.gz, of synthetic images."""
+    splits, classes = synthetic.generate(5000, 1000, seed=0)
+    members = {"batches.meta.txt": "\n".join([*classes, ""]).encode(), "readme.html": b"<html></html>"}
+    for split, names in (
+        ("train", [f"data_batch_{number}.bin" for number in range(1, 6)]),
+        ("test", ["test_batch.bin"]),
+    ):
+        images, labels = splits[split]
+        repeated = np.arange(10_000) % len(labels)
+        planes = images[repeated].transpose(0, 3, 1, 2).reshape(10_000, -1)
+        record = np.hstack([labels[repeated, None].astype(np.uint8), planes]).tobytes()
+        members |= dict.fromkeys(names, record)
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, BytesIO(content))
+
+
+def test_the_study_runs_from_an_archive_in_the_official_layout(tmp_path: Path) -> None:
+    archive = tmp_path / "archive.tar.gz"
+    official_archive(archive)
+    cifar = TINY | {"data": TINY["data"] | {"source": "cifar10", "validation_size": 50}}
+    folder = copy_project(tmp_path / "clone", cifar)
+    assert executed(dvc(folder, "repro", CIFAR10_ARCHIVE=str(archive))) == sorted(STAGES)
+    download = json.loads((folder / "metrics/download.json").read_text())
+    assert download["archive_md5"] == hashlib.md5(archive.read_bytes()).hexdigest()
+    assert sum(download["train_per_class"]) == 150
+    assert sum(download["validation_per_class"]) == 50
+    metrics = json.loads((folder / "metrics/cnn.json").read_text())
+    assert 0 <= metrics["validation_accuracy"] <= 1

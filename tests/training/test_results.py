@@ -1,0 +1,91 @@
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from stages.augmentation.transforms import Augmentation
+from stages.common.dataset import Data, Split
+from stages.networks.images import Images
+from stages.networks.models import CNN, load_model
+from stages.training.results import train_and_write
+from stages.training.trainer import Methods
+from tests.tiny import CPU, tiny_data, tiny_train
+
+
+@pytest.fixture
+def data() -> Data:
+    return tiny_data(validation=20)
+
+
+@pytest.fixture
+def metrics(workplace: Path, data: Data) -> dict[str, Any]:
+    """The metrics of a finished training whose averaged weights are far from the last ones."""
+    model = CNN([[4], [6]], batch_norm=True, dropout=0.3)
+    methods = Methods(label_smoothing=0.1, averaging=0.5)
+    train_and_write("cnn", model, data, tiny_train(epochs=3), CPU, Augmentation(2, 0.5, 0.0), methods)
+    result: dict[str, Any] = json.loads(Path("metrics/cnn.json").read_text())
+    return result
+
+
+def logits(data: Data, split: Split) -> Tensor:
+    """What the model in the file says of each image of ``split``, one at a time and not augmented."""
+    model = load_model(Path("models/cnn.safetensors"))
+    images = Images(split, data)
+    with torch.inference_mode():
+        return torch.cat([model(images[[index]][0]) for index in range(len(split))])
+
+
+def test_the_metrics_are_those_of_the_model_in_the_file(metrics: dict[str, Any], data: Data) -> None:
+    assert data.validation is not None
+    for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        outputs = logits(data, split)
+        hits = (outputs.argmax(dim=1) == split.labels).double().mean().item()
+        assert metrics[f"{name}_accuracy"] == pytest.approx(hits, abs=1e-6)
+        if name != "train":
+            loss = cross_entropy(outputs, split.labels).item()
+            assert metrics[f"{name}_loss"] == pytest.approx(loss, abs=1e-4)
+    convolutions, norms, dense = (3 * 9 * 4) + (4 * 9 * 6), 2 * (4 + 6), (6 * 36 + 1) * 10
+    assert metrics["parameters"] == convolutions + norms + dense
+
+
+def test_the_metrics_are_those_of_the_last_epoch(metrics: dict[str, Any]) -> None:
+    history = metrics["history"]
+    assert [figures["epoch"] for figures in history] == [1, 2, 3]
+    of_an_epoch = {"train_loss", "test_loss", "test_accuracy", "validation_loss", "validation_accuracy"}
+    assert history[-1].keys() == {"epoch"} | of_an_epoch
+    assert metrics.keys() == of_an_epoch | {"train_accuracy", "parameters", "history"}
+    assert {name: metrics[name] for name in of_an_epoch} == {name: history[-1][name] for name in of_an_epoch}
+
+
+@pytest.mark.usefixtures("metrics")
+def test_the_predictions_are_those_of_the_model_in_the_file(data: Data) -> None:
+    with open("plots/cnn/predictions.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    predicted = logits(data, data.test).argmax(dim=1).tolist()
+    expected = [
+        [data.classes[actual], data.classes[guess]]
+        for actual, guess in zip(data.test.labels.tolist(), predicted, strict=True)
+    ]
+    assert rows == [["actual", "predicted"], *expected]
+
+
+@pytest.mark.usefixtures("metrics")
+def test_what_varies_from_run_to_run_stands_in_the_record() -> None:
+    record = json.loads(Path("runs/cnn.json").read_text())
+    model = Path("models/cnn.safetensors").read_bytes()
+    assert record["model_sha256"] == hashlib.sha256(model).hexdigest()
+    assert record["precision"] == "fp32"
+    assert record["device"] == "cpu"
+    assert record["threads"] == torch.get_num_threads()
+    assert torch.__version__.startswith(record["torch"])
+    for number, epoch in enumerate(record["epochs"], start=1):
+        assert epoch["epoch"] == number
+        assert 0 < epoch["evaluation_seconds"] < epoch["seconds"]
+        images_per_second = 6 * 16 / (epoch["seconds"] - epoch["evaluation_seconds"])
+        assert epoch["images_per_second"] == pytest.approx(images_per_second)
