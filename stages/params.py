@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from stages.augmentation.params import Aug
+from stages.augmentation.transforms import Aug
 from stages.common.params import PARAMS, Schema, check, read, refusal
 from stages.data.params import Data
 from stages.filters.params import Viz
@@ -32,7 +32,7 @@ class Params(Schema):
             allowed = f"at most the number of training images, {left}"
             raise refusal("train.batch_size", self.train.batch_size, allowed)
         if self.viz.image is not None and self.viz.image >= self.data.test_size:
-            allowed = f"null or an index from 0 to {self.data.test_size - 1}, of the test images"
+            allowed = f"null, or below data.test_size, {self.data.test_size}"
             raise refusal("viz.image", self.viz.image, allowed)
         return self
 

@@ -8,8 +8,7 @@ from torch.nn.functional import pad
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from stages.augmentation.params import Aug
-from stages.augmentation.transforms import augmentation
+from stages.augmentation.transforms import Aug, augmentation
 from stages.common.dataset import Data, load_data
 from stages.common.errors import run
 from stages.common.files import write_bytes
@@ -45,7 +44,9 @@ def draw_examples(trainer: Trainer, path: Path) -> None:
     originals = trainer.data.train.images[chosen].permute(0, 3, 1, 2)
     images.generator.manual_seed(seed)  # each epoch of the training seeds it anew
     versions = images.pixels(chosen.repeat_interleave(8).to(images.labels.device)).cpu()
-    left, right = (make_grid(part, nrow, padding=1, pad_value=255) for part, nrow in ((originals, 1), (versions, 8)))
+    left, right = (
+        make_grid(part, nrow, padding=1, pad_value=255) for part, nrow in ((originals, 1), (versions, 8))
+    )
     picture = to_pil_image(torch.cat([pad(left, (0, 6), value=255), right], dim=2))
     content = io.BytesIO()
     picture.resize((2 * picture.width, 2 * picture.height), resample=0).save(content, "png")

@@ -1,7 +1,6 @@
 """Sheet b.5: the CNN on augmented images, regularized."""
 
-from stages.augmentation.params import Aug
-from stages.augmentation.transforms import augmentation
+from stages.augmentation.transforms import Aug, augmentation
 from stages.common.dataset import Data, load_data
 from stages.common.errors import run
 from stages.common.params import load

@@ -25,20 +25,20 @@ def main() -> None:
     explorer.write(Path("explorer/filters.html"), viz.model, model, data, analysis)
 
 
-def chosen_image(test: Split, wanted: int | None, seed: int) -> int:
-    """The test image ``wanted``, or one drawn with ``seed``.
+def chosen_image(test: Split, index: int | None, seed: int) -> int:
+    """The test image ``index``, or one drawn with ``seed``.
 
     Raises:
         UserError: the test set has no such image.
     """
-    if wanted is None:
+    if index is None:
         return int(torch.randint(len(test), (), generator=torch.Generator().manual_seed(seed)))
-    if wanted >= len(test):
+    if index >= len(test):
         raise UserError(
-            f"viz.image is {wanted}, but must be null or an index from 0 to {len(test) - 1}: "
+            f"viz.image is {index}, but must be null or an index from 0 to {len(test) - 1}: "
             f"the test set has {len(test)} images (data.test_size)"
         )
-    return wanted
+    return index
 
 
 def load_cnn(path: Path) -> CNN:

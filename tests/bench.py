@@ -4,66 +4,46 @@ The yardstick is the script that a user writes after PyTorch's own tutorial: a d
 one PIL image at a time, a ``DataLoader`` with two workers, fp32. With ``--keras PYTHON``, a Python that
 has Keras and TensorFlow, there is a second one (``make bench KERAS=...``). Rounds of all contestants take
 turns, so that a slower minute of the machine meets all of them; each figure is the median of the rounds.
-Run it on an idle machine.
+With ``--extra``, it measures instead what transformations of ``aug.extra`` cost. Run it on an idle machine.
 """
 
 import argparse
-import statistics
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from PIL import Image
-from tabulate import tabulate
+import yaml
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
-from stages.augmentation.transforms import Augmentation
+from stages.augmentation.extra import EachImage
+from stages.augmentation.transforms import Aug, augmentation
 from stages.common.dataset import Data, Split
-from stages.networks.models import CNN, MLP
-from stages.common.params import load
-from stages.training.runtime import prepare
-from stages.training.trainer import Methods, Trainer, evaluate
+from stages.common.errors import UserError, run
+from stages.common.params import check, load
+from stages.training.evaluation import evaluate
+from stages.training.params import Train
+from stages.training.runtime import Runtime, prepare
+from stages.training.trainer import Trainer
+from tests.bench_yardsticks import keras_rounds, tutorial_steps
+from tools.models import MODELS, script
 
 ROUNDS, STEPS, BATCH = 15, 20, 128
-# of the sheet's CNN: forward, and twice that backward, but no gradient for the image itself
-FLOP_PER_IMAGE = 2 * (3 * 14_359_552 - 777_600)
-
-
-class Tutorial(Dataset[tuple[Tensor, int]]):
-    """PIL images, transformed one at a time."""
-
-    def __init__(self, split: Split, augmented: bool) -> None:
-        self.images, self.labels = split.images.numpy(), split.labels.tolist()
-        steps = [transforms.RandomCrop(32, padding=2), transforms.RandomHorizontalFlip()] if augmented else []
-        normalize = transforms.Normalize((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
-        self.transform = transforms.Compose([*steps, transforms.ToTensor(), normalize])
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
-
-
-def tutorial_steps(model: nn.Module, split: Split, augmented: bool) -> Iterator[None]:
-    """Training steps of the tutorial's script, for ever."""
-    loader = DataLoader(
-        Tutorial(split, augmented), BATCH, shuffle=True, num_workers=2, persistent_workers=True
-    )
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4, betas=(0.9, 0.95))
-    criterion = nn.CrossEntropyLoss()
-    while True:
-        for images, labels in loader:
-            if len(labels) == BATCH:
-                optimizer.zero_grad()
-                criterion(model(images), labels).backward()
-                optimizer.step()
-                yield
+# what a contestant is compared with; a model that is not here stands in the table without a ratio
+YARDSTICKS = {
+    "baseline": ["tutorial MLP"],
+    "cnn": ["tutorial CNN", "Keras CNN"],
+    "augmented": ["tutorial CNN, crop and flip", "Keras CNN, crop and flip", "cnn"],
+    "regularized": ["cnn"],
+}
+EXTRA = """[{RandomHorizontalFlip: {p: 0.5}}, {RandomErasing: {p: 0.25}}, {RandomRotation: {degrees: 10}},
+{ColorJitter: {brightness: 0.2, hue: 0.1}}, {TrivialAugmentWide: {}}]"""
 
 
 def own_steps(trainer: Trainer) -> Iterator[None]:
@@ -76,149 +56,163 @@ def own_steps(trainer: Trainer) -> Iterator[None]:
                 yield
 
 
-def keras_rounds(python: str, *words: str) -> Callable[[], float]:
-    """Rounds of training steps in Keras, in a process of its own; each call gives images per second."""
-    script = Path(__file__).with_name("bench_keras.py")
-    process = subprocess.Popen(
-        [python, script, str(BATCH), str(STEPS), *words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdin
-    assert process.stdout
-    requests, answers = process.stdin, process.stdout
-
-    def measure() -> float:
-        print(file=requests, flush=True)
-        return float(answers.readline())
-
-    return measure
-
-
-def rate(steps: Iterator[None]) -> float:
-    """Images per second over a round."""
+def rate(images: int, work: Callable[[], object]) -> float:
+    """Images per second of ``work`` that goes through ``images`` of them."""
     start = time.perf_counter()
-    for _ in range(STEPS):
-        next(steps)
-    return STEPS * BATCH / (time.perf_counter() - start)
+    work()
+    return images / (time.perf_counter() - start)
+
+
+def step_rate(steps: Iterator[None]) -> float:
+    return rate(STEPS * BATCH, lambda: list(islice(steps, STEPS)))
 
 
 def matrix_product_rate(dtype: torch.dtype) -> float:
     """FLOP/s of a 2048 x 2048 matrix product."""
     left, right = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
-    start = time.perf_counter()
-    torch.mm(left, right)
-    return 2 * 2048**3 / (time.perf_counter() - start)
+    return 2 * 2048**3 * rate(1, lambda: torch.mm(left, right))
 
 
-def operators(steps: Iterator[None]) -> list[tuple[str, str]]:
-    """Operators of ten training steps with their share of the time, those above one percent."""
+def flop_per_image(model: nn.Module) -> float:
+    """FLOP of a training step for one image: forward and backward, without a gradient of the image itself."""
+    images = torch.zeros(2, 3, 32, 32)
+    with FlopCounterMode(display=False) as counter:
+        cross_entropy(model(images), torch.zeros(2, dtype=torch.int64)).backward()
+    return float(counter.get_total_flops() / len(images))
+
+
+def operators(name: str, steps: Iterator[None]) -> str:
+    """Operators of ten training steps with their share of the time, those above one percent, as Markdown."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for _ in range(10):
             next(steps)
-    events = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)
-    total = sum(event.self_cpu_time_total for event in events)
-    shares = ((f"`{event.key}`", event.self_cpu_time_total / total) for event in events)
-    return [(name, f"{share:.1%}") for name, share in shares if share > 0.01]
+    times = pd.Series({f"`{event.key}`": event.self_cpu_time_total for event in profile.key_averages()})
+    share = (times / times.sum()).sort_values(ascending=False).rename_axis(name)
+    return str(share[share > 0.01].map("{:.1%}".format).to_frame("share").to_markdown())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keras", metavar="PYTHON", help="a Python that has Keras and TensorFlow")
-    keras = parser.parse_args().keras
-    params = load()
-    # the clock does not wait for a GPU, and the yardstick is a script for the processor
-    runtime = prepare(params.train.model_copy(update={"device": "cpu"}))
+def random_data() -> Data:
+    """10,000 random images, for training and testing."""
     generator = np.random.default_rng(0)
     split = Split(
         torch.from_numpy(generator.integers(0, 256, (10_000, 32, 32, 3), np.uint8)),
         torch.from_numpy(generator.integers(0, 10, 10_000)),
     )
-    data = Data(split, None, split, torch.full((3,), 0.48), torch.full((3,), 0.25), tuple("0123456789"))
-    augmentation = Augmentation(params.aug.crop_pad, params.aug.flip, params.aug.brightness)
-    reg = params.reg
-    methods = Methods(reg.label_smoothing, reg.weight_decay, reg.one_cycle_peak, reg.averaging)
-    # the schedule's length must outlast the rounds
-    train = params.train.model_copy(update={"epochs": 100})
-    blocks = params.cnn.blocks
+    return Data(split, None, split, torch.full((3,), 0.48), torch.full((3,), 0.25), tuple("0123456789"))
 
-    def trainer(model: MLP | CNN, *more: Augmentation | Methods | None) -> Trainer:
-        return Trainer(model, data, train, runtime, *more)  # type: ignore[arg-type]
 
-    regularized = CNN(blocks, batch_norm=reg.batch_norm, dropout=reg.dropout)
-    contestants: dict[str, Callable[[], float]] = {}
-    loops = {
-        "tutorial MLP": tutorial_steps(MLP(params.baseline.hidden), split, augmented=False),
-        "tutorial CNN": tutorial_steps(CNN(blocks), split, augmented=False),
-        "tutorial CNN, crop and flip": tutorial_steps(CNN(blocks), split, augmented=True),
-        "baseline": own_steps(trainer(MLP(params.baseline.hidden))),
-        "cnn": own_steps(cnn := trainer(CNN(blocks))),
-        "augmented": own_steps(augmented := trainer(CNN(blocks), augmentation)),
-        "regularized": own_steps(trainer(regularized, augmentation, methods)),
-    }
-    for name, steps in loops.items():
-        contestants[name] = lambda steps=steps: rate(steps)  # type: ignore[misc]
+def trainers(data: Data, train: Train, runtime: Runtime) -> dict[str, Trainer]:
+    """A training run of each model."""
+    # the schedule must be longer than all rounds together
+    train = train.model_copy(update={"epochs": 100})
+    return {model: script(model).trainer(data, train, runtime) for model in MODELS}
 
-    if keras:
-        contestants["Keras CNN"] = keras_rounds(keras)
-        contestants["Keras CNN, crop and flip"] = keras_rounds(keras, "augmented")
 
-    def augmentation_alone() -> float:
-        start = time.perf_counter()
-        for batch in torch.randperm(len(augmented.images)).split(BATCH):
-            augmented.images[batch]
-        return len(augmented.images) / (time.perf_counter() - start)
-
-    def evaluation() -> float:
-        start = time.perf_counter()
-        evaluate(cnn.model, cnn.test, runtime)
-        return len(cnn.test) / (time.perf_counter() - start)
-
-    contestants["augmented batches alone"] = augmentation_alone
-    contestants["evaluation of the CNN"] = evaluation
-    dtype = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
-    product = f"{runtime.precision} matrix product"
-    contestants[product] = lambda: matrix_product_rate(dtype)
-
+def measured(contestants: Mapping[str, Callable[[], float]]) -> pd.DataFrame:
+    """A column for each contestant, a row for each round, in which they take turns."""
     for measure in contestants.values():
         measure()  # warm up
-    rounds = [{name: measure() for name, measure in contestants.items()} for _ in range(ROUNDS)]
-    median = {name: statistics.median(row[name] for row in rounds) for name in contestants}
+    return pd.DataFrame([{name: measure() for name, measure in contestants.items()} for _ in range(ROUNDS)])
 
-    yardsticks = {
-        "baseline": ["tutorial MLP"],
-        "cnn": ["tutorial CNN", "Keras CNN"],
-        "augmented": ["tutorial CNN, crop and flip", "Keras CNN, crop and flip", "cnn"],
-        "regularized": ["cnn"],
+
+def compare_trainings(train: Train, runtime: Runtime, keras: str | None) -> None:
+    """Print the speed of all trainings beside their yardsticks, and what the processor spends it on."""
+    data = random_data()
+    own = trainers(data, train, runtime)
+    mlp, cnn = script("baseline").network, script("cnn").network
+    loops = {
+        "tutorial MLP": tutorial_steps(mlp(), data.train, BATCH),
+        "tutorial CNN": tutorial_steps(cnn(), data.train, BATCH),
+        "tutorial CNN, crop and flip": tutorial_steps(cnn(), data.train, BATCH, augmented=True),
+        **{model: own_steps(trainer) for model, trainer in own.items()},
     }
-    rows = [
-        (
-            name,
-            f"{value:,.0f}",
-            f"{min(row[name] for row in rounds):,.0f}",
-            f"{max(row[name] for row in rounds):,.0f}",
-            ", ".join(
-                f"{value / median[other]:.2f} x {other}"
-                for other in yardsticks.get(name, [])
-                if other in median
-            ),
+    contestants: dict[str, Callable[[], float]] = {
+        name: partial(step_rate, steps) for name, steps in loops.items()
+    }
+    if keras:
+        contestants["Keras CNN"] = keras_rounds(keras, BATCH, STEPS)
+        contestants["Keras CNN, crop and flip"] = keras_rounds(keras, BATCH, STEPS, "augmented")
+    images, test = own["augmented"].images, own["cnn"].test
+    contestants["augmented batches alone"] = lambda: rate(
+        len(images), lambda: [images[batch] for batch in torch.randperm(len(images)).split(BATCH)]
+    )
+    contestants["evaluation of the CNN"] = lambda: rate(
+        len(test), lambda: evaluate(own["cnn"].model, test, runtime)
+    )
+    product = f"{runtime.precision} matrix product"
+    dtype = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
+    contestants[product] = partial(matrix_product_rate, dtype)
+
+    table = measured(contestants).agg(["median", "min", "max"]).T
+    table.columns = pd.Index(["images/s", "slowest", "fastest"])
+    median = table["images/s"]
+    table["ratio"] = [
+        ", ".join(
+            f"{median[name] / median[other]:.2f} x {other}"
+            for other in YARDSTICKS.get(name, [])
+            if other in median
         )
-        for name, value in median.items()
-        if name != product
+        for name in table.index
     ]
-    print(f"{runtime.precision} on {runtime.describe()['device_name']}, {torch.get_num_threads()} threads\n")
-    head = ("", "images/s", "slowest", "fastest", "ratio")
-    print(tabulate(rows, head, tablefmt="pipe", colalign=("left", *["right"] * 4), disable_numparse=True))
-    reached, most = median["cnn"] * FLOP_PER_IMAGE, median[product]
+    print(table.drop(product).to_markdown(floatfmt=",.0f", colalign=("left", *["right"] * 4)))
+    reached, most = median["cnn"] * flop_per_image(cnn()), median[product]
     print(
         f"\nThe CNN's training step computes {reached / 1e9:.0f} GFLOP/s, "
         f"{reached / most:.2f} of the {most / 1e9:.0f} GFLOP/s of the processor's {product}."
     )
-    for name in ("baseline", "cnn", "regularized"):
-        print(f"\n{tabulate(operators(loops[name]), (name, 'share'), tablefmt='pipe')}")
+    for model in MODELS:
+        print(f"\n{operators(model, loops[model])}")
+
+
+def compare_transformations(extra: list[dict[str, Any]]) -> None:
+    """Print what each transformation of ``extra`` costs, and all together, beside the others of ``aug``."""
+    transforms: dict[str, Callable[[Tensor], Tensor]] = {
+        "aug without extra": augmentation(**dict(load(Aug)) | {"extra": []}),
+        **{
+            yaml.safe_dump(entry, default_flow_style=True, width=200).strip(): EachImage([entry])
+            for entry in extra
+        },
+    }
+    if len(extra) > 1:
+        transforms["all of these"] = EachImage(extra)
+    images = random_data().train.images[:BATCH].permute(0, 3, 1, 2)
+    contestants = {
+        name: partial(rate, BATCH, partial(transform, images)) for name, transform in transforms.items()
+    }
+    table = (1000 * BATCH / measured(contestants)).agg(["median", "min", "max"]).T
+    table.columns = pd.Index([f"ms for {BATCH} images", "fastest", "slowest"])
+    print(table.to_markdown(floatfmt=".2f"))
+
+
+def transformations(text: str) -> list[dict[str, Any]]:
+    """What ``--extra`` was given, checked as ``aug.extra`` is."""
+    try:
+        section = load(Aug).model_dump() | {"extra": yaml.safe_load(text)}
+    except yaml.YAMLError as error:
+        raise UserError(f"--extra is not valid YAML: {' '.join(str(error).split())}") from None
+    return check(Aug, section, "--extra", ("aug",)).extra
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--keras", metavar="PYTHON", help="a Python that has Keras and TensorFlow")
+    parser.add_argument(
+        "--extra",
+        metavar="LIST",
+        nargs="?",
+        const=EXTRA,
+        help="measure transformations instead, a list as for aug.extra; without one, a few common ones",
+    )
+    options = parser.parse_args()
+    # the clock does not wait for a GPU, and the yardstick is a script for the processor
+    train = load(Train).model_copy(update={"device": "cpu"})
+    runtime = prepare(train)
+    print(f"{runtime.precision} on {runtime.describe()['device_name']}, {torch.get_num_threads()} threads\n")
+    if options.extra:
+        compare_transformations(transformations(options.extra))
+    else:
+        compare_trainings(train, runtime, options.keras)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,11 +1,27 @@
+import inspect
 import os
+import re
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 MOST_WORKERS = 8  # the longest test bounds the time, and each has torch in memory
+
+WINDOWS = sys.platform == "win32"
+# What Windows lacks, by what shows in a test's path or code that it needs it: there the test is skipped
+POSIX = {
+    r"largest_file|\bresource\.": "limits on the size of files",
+    r"os\.kill|send_signal|\bSIG[A-Z]+\b": "POSIX signals",
+    r"#!/bin/sh": "a POSIX shell",
+    r"symlink_to": "symbolic links that everybody may make",
+    r"tests/sweeps/test_worker": "process groups",
+    r"is_not_disturbed|IsADirectoryError": "POSIX's rules for open files and directories",
+    r"XDG_CACHE_HOME": "a cache folder that this variable moves",
+    r"Connection refused": "POSIX's error messages",
+}
 
 # What is computed here is too small to share. Set before torch is imported, and inherited by the
 # processes that tests start. Torch and hypothesis are not imported here: the process that hands out
@@ -27,6 +43,28 @@ def pytest_collectstart() -> None:
 
     settings.register_profile("patient", deadline=None)  # time says nothing on a busy machine
     settings.load_profile("patient")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On Windows, skip each test that needs what it lacks, and say what that is."""
+    for item in items if WINDOWS else ():
+        code = item.nodeid + inspect.getsource(item.function) if isinstance(item, pytest.Function) else ""
+        lacking = [what for pattern, what in POSIX.items() if re.search(pattern, code)]
+        if lacking:
+            item.add_marker(pytest.mark.skip(reason=f"Windows lacks {' and '.join(lacking)}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """On Windows, skip the modules that import what Python has on POSIX alone."""
+    report = yield
+    missing = re.search(r"No module named '(fcntl|pwd|resource)'", str(report.longrepr))
+    if WINDOWS and missing:
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: Windows lacks Python's module {missing[1]}")
+    return report
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = PIPELINE["stages"]
-TRAININGS = ("train_baseline", "train_cnn", "train_augmented", "train_regularized")
-MODELS = ("baseline", "cnn", "augmented", "regularized")
+TRAININGS = tuple(name for name in STAGES if name.startswith("train_"))
+MODELS = tuple(name.removeprefix("train_") for name in TRAININGS)
 # smaller than any use of it, for tests that ask which stages run and not what they learn
 TINY: dict[str, dict[str, Any]] = {
     "data": {"source": "synthetic", "train_size": 200, "test_size": 100},

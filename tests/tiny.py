@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from stages.common.dataset import DATASET, Data, Split, channel_statistics, save_data
-from stages.common.params import Train
+from stages.training.params import Train
 from stages.training.runtime import Runtime
 from tests.project import ROOT
 

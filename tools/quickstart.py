@@ -1,5 +1,6 @@
-"""Run the whole pipeline on synthetic images, in a copy that Git ignores."""
+"""Run the whole pipeline on synthetic images, in the folder .quickstart, which Git ignores."""
 
+import argparse
 import shutil
 import sys
 from collections.abc import Mapping
@@ -9,9 +10,12 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.common.errors import run
-from stages.common.params import PARAMS, load
+from stages.common.params import PARAMS
+from stages.params import load_all
 from tools.charts import draw, dvc
-from tools.report import read_metrics, results_table
+from tools.models import parameter_counts
+from tools.report import read_metrics
+from tools.tables import results_table
 
 COPY = Path(".quickstart")
 
@@ -23,19 +27,20 @@ REDUCED: Mapping[str, Mapping[str, Any]] = {
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     prepare(COPY, REDUCED)
     if status := dvc(COPY, "repro"):
         sys.exit(status)
     page = draw(COPY, [])
-    print(f"\n{results_table(read_metrics(COPY / 'metrics'))}\n")
+    print(f"\n{results_table(read_metrics(COPY / 'metrics'), parameter_counts())}\n")
     print(f"charts:    {page}")
     print(f"pictures:  {COPY / 'plots'}")
     print(f"explorer:  {COPY / 'explorer/filters.html'}")
-    print("On synthetic images; 'make repro' does the same on CIFAR-10.")
+    print("These results are of synthetic images; 'make repro' runs the same pipeline on CIFAR-10.")
 
 
 def prepare(copy: Path, changes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Bring the pipeline's source files in ``copy`` up to date; results that stand there are kept.
+    """Bring what the pipeline needs in ``copy`` up to date; results that are there are kept.
 
     ``changes`` are sections of ``params.yaml`` with the keys that differ. The copy needs no Git.
 
@@ -45,7 +50,7 @@ def prepare(copy: Path, changes: Mapping[str, Mapping[str, Any]]) -> None:
     for folder in ("stages", ".dvc/plots"):
         shutil.rmtree(copy / folder, ignore_errors=True)
         shutil.copytree(folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("dvc.yaml", ".dvc/config"):
+    for file in ("dvc.yaml", ".dvcignore", ".dvc/config"):
         shutil.copy(file, copy / file)
     (copy / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
     yaml = YAML()
@@ -53,7 +58,7 @@ def prepare(copy: Path, changes: Mapping[str, Mapping[str, Any]]) -> None:
     for section, values in changes.items():
         content[section].update(values)
     yaml.dump(content, copy / PARAMS)
-    load(copy / PARAMS)
+    load_all(copy / PARAMS)
 
 
 if __name__ == "__main__":

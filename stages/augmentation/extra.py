@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-NAMES = [name for name, value in vars(v2).items() if inspect.isclass(value) and issubclass(value, v2.Transform)]
+from stages.common.params import short
+
+NAMES = [
+    name for name, value in vars(v2).items() if inspect.isclass(value) and issubclass(value, v2.Transform)
+]
 TRIALS = 64  # of one that acts with probability 0.1 all but one in a thousand act at least once
 
 
@@ -56,7 +60,8 @@ def build(extra: Sequence[Mapping[str, Any]]) -> list[v2.Transform]:
                 for _ in range(TRIALS):
                     _kept(transform, image)
             except Exception as error:  # whatever a transformation raises that cannot take an image
-                raise ValueError(f"transformations of one image that keep its shape and type: {_name(entry)}: {_line(error)}") from error
+                kept = "transformations of one image that keep its shape and type"
+                raise ValueError(f"{kept}: {_name(entry)}: {_line(error)}") from error
     return transforms
 
 
@@ -65,7 +70,7 @@ def _build_one(entry: Mapping[str, Any]) -> v2.Transform:
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1)
         guess = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"transformations of torchvision.transforms.v2, which has no {name}{guess}")
+        raise ValueError(f"transformations of torchvision.transforms.v2, which has no {short(name)}{guess}")
     kind = getattr(v2, name)
     if not isinstance(arguments, Mapping):
         raise ValueError(f"transformations with arguments by name, such as {{{name}: {{p: 0.25}}}}")
@@ -96,7 +101,7 @@ def _kept(transform: nn.Module, image: Tensor) -> Tensor:
     Raises:
         ValueError: its shape or type has changed.
     """
-    result = transform(image)
+    result: Tensor = transform(image)
     before, after = ((tuple(x.shape), str(x.dtype).removeprefix("torch.")) for x in (image, result))
     if before != after:
         raise ValueError(f"it makes {after[1]} {after[0]} of {before[1]} {before[0]}")
@@ -104,4 +109,4 @@ def _kept(transform: nn.Module, image: Tensor) -> Tensor:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return ascii(" ".join(str(error).split())[:200])[1:-1] or type(error).__name__

@@ -9,10 +9,36 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from pydantic import field_validator
 from torch import Tensor
 from torchvision.transforms import v2
 
-from stages.augmentation.extra import EachImage
+from stages.augmentation.extra import EachImage, build
+from stages.common.params import Section, key, number, refusal, whole
+
+
+class Aug(Section):
+    """The section ``aug``, whose keys are the arguments of `augmentation`."""
+
+    name = "aug"
+    crop_pad: int = whole("random crop after padding by this many pixels; 0: off", 0, 16)
+    flip: float = number("probability of a horizontal flip; 0: off", 0, 1)
+    brightness: float = number("largest relative change of brightness; 0: off", 0, 1)
+    extra: list[dict[str, Any]] = key(
+        "more transformations, applied to each image after the others, in this order",
+        "a list of at most 10 transformations of torchvision.transforms.v2, such as "
+        "[{RandomErasing: {p: 0.25}}]",
+        max_length=10,
+    )
+
+    @field_validator("extra")
+    @classmethod
+    def _possible(cls, extra: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        try:
+            build(extra)
+        except ValueError as error:
+            raise refusal("", extra, str(error)) from None
+        return extra
 
 
 def augmentation(
@@ -21,7 +47,7 @@ def augmentation(
     brightness: float = 0.0,
     extra: Sequence[Mapping[str, Any]] = (),
 ) -> v2.Compose:
-    """The transformations of the section ``aug``, whose keys are the arguments.
+    """The transformations of a batch of images.
 
     Those of ``extra`` come last, applied image by image. Whatever is switched off (0) still draws its
     random numbers, so that the others' draws do not depend on it.
@@ -33,87 +59,81 @@ def augmentation(
     return v2.Compose([*transforms, *([EachImage(extra)] if extra else [])])
 
 
-class _EachDrawn(v2.Transform):
-    """A transformation whose parameters are tensors (N,), a value for each of N images."""
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the parameters, on the CPU with torch's global generator, as torchvision does."""
-        shape = flat_inputs[0].shape
-        return self.draw(shape[:-3].numel(), *shape[-2:])
-
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Transform ``inpt`` (..., C, H, W)."""
-        images = inpt.reshape(-1, *inpt.shape[-3:])
-        return self.apply(images, **{key: value.to(inpt.device) for key, value in params.items()}).view_as(inpt)
-
-    def draw(self, count: int, height: int, width: int) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def apply(self, images: Tensor, **params: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
-class RandomCrop(_EachDrawn):
+class RandomCrop(v2.Transform):
     """Pad by ``padding`` reflected pixels on each side, then crop at random to the size before."""
 
     def __init__(self, padding: int) -> None:
         super().__init__()
         self.padding = padding
 
-    def draw(self, count: int, height: int, width: int) -> dict[str, Tensor]:
-        """``top`` and ``left`` (N,) int64: the crop's first pixel in the padded image."""
-        if self.padding >= min(height, width):
-            raise ValueError(f"{self.padding} reflected pixels need images with more than {self.padding} pixels")
-        top, left = torch.randint(2 * self.padding + 1, (2, count))
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Tensor]:
+        """Draw ``top`` and ``left`` (N,) int64: the crop's first pixel in the padded image."""
+        images: Tensor = flat_inputs[0]
+        if self.padding >= min(images.shape[-2:]):
+            raise ValueError(f"no {self.padding} pixels to reflect in images of {tuple(images.shape[-2:])}")
+        top, left = torch.randint(2 * self.padding + 1, (2, images.shape[:-3].numel()))
         return {"top": top, "left": left}
 
-    def apply(self, images: Tensor, top: Tensor, left: Tensor) -> Tensor:  # type: ignore[override]
-        """The crops of ``images`` (N, C, H, W): one gather of pixels, without padding anything."""
+    def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
+        """Crop ``inpt`` (..., C, H, W): one gather of pixels, without padding anything."""
         if not self.padding:
-            return images
-        count, channels, height, width = images.shape
-        rows, columns = self._pixels(top, height), self._pixels(left, width)
-        first = torch.arange(0, count * height * width, height * width, device=images.device)
-        places = ((first[:, None] + rows * width)[:, :, None] + columns[:, None, :]).view(-1)
+            return inpt
+        channels, height, width = inpt.shape[-3:]
+        images = inpt.reshape(-1, channels, height, width)
+        rows, columns = (
+            self._pixels(params[start].to(inpt.device), size)
+            for start, size in (("top", height), ("left", width))
+        )
+        first = torch.arange(len(images), device=inpt.device) * height * width
+        places = ((first[:, None] + rows * width)[:, :, None] + columns[:, None, :]).flatten()
         pixels = images.permute(0, 2, 3, 1).reshape(-1, channels)  # no copy of channels_last images
-        return pixels.index_select(0, places).view(count, height, width, channels).permute(0, 3, 1, 2)
+        crops = pixels.index_select(0, places).view(len(images), height, width, channels)
+        return crops.permute(0, 3, 1, 2).view_as(inpt)
 
     def _pixels(self, start: Tensor, size: int) -> Tensor:
-        """Along one axis the pixels (N, ``size``) from ``start`` (N,) on in the padded image."""
+        """Along one axis the pixels (N, ``size``) that lie from ``start`` (N,) on in the padded image."""
         pixels = start[:, None] + torch.arange(-self.padding, size - self.padding, device=start.device)
         return size - 1 - (size - 1 - pixels.abs()).abs()  # reflected at the first pixel and at the last
 
 
-class RandomHorizontalFlip(_EachDrawn):
+class RandomHorizontalFlip(v2.Transform):
     """Mirror an image with probability ``p``."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
 
-    def draw(self, count: int, height: int, width: int) -> dict[str, Tensor]:
-        """``flip`` (N,) bool."""
-        return {"flip": torch.rand(count) < self.p}
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Tensor]:
+        """Draw ``flip`` (..., 1, 1, 1) bool."""
+        return {"flip": _for_each_image(flat_inputs[0]) < self.p}
 
-    def apply(self, images: Tensor, flip: Tensor) -> Tensor:  # type: ignore[override]
-        """``images`` (N, C, H, W), those of ``flip`` mirrored."""
-        return torch.where(flip[:, None, None, None], images.flip(-1), images)
+    def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
+        """Mirror images of ``inpt`` (..., C, H, W)."""
+        return torch.where(params["flip"].to(inpt.device), inpt.flip(-1), inpt)
 
 
-class RandomBrightness(_EachDrawn):
+class RandomBrightness(v2.Transform):
     """Multiply all values of an image by a factor from 1 - ``strength`` to 1 + ``strength``."""
 
     def __init__(self, strength: float) -> None:
         super().__init__()
         self.strength = strength
 
-    def draw(self, count: int, height: int, width: int) -> dict[str, Tensor]:
-        """``factor`` (N,) float32."""
-        return {"factor": 1 + self.strength * (2 * torch.rand(count) - 1)}
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Tensor]:
+        """Draw ``factor`` (..., 1, 1, 1) float32."""
+        return {"factor": 1 + self.strength * (2 * _for_each_image(flat_inputs[0]) - 1)}
 
-    def apply(self, images: Tensor, factor: Tensor) -> Tensor:  # type: ignore[override]
-        """``images`` (N, C, H, W), brighter or darker; what would be brighter than white is white."""
+    def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
+        """Make ``inpt`` (..., C, H, W) brighter or darker; what would be brighter than white is white."""
         if not self.strength:
-            return images
-        white = 1 if images.is_floating_point() else 255
-        return (images * factor[:, None, None, None]).clamp_(max=white).to(images.dtype)
+            return inpt
+        white = 1 if inpt.is_floating_point() else 255
+        return (inpt * params["factor"].to(inpt.device)).clamp_(max=white).to(inpt.dtype)
+
+
+def _for_each_image(images: Tensor) -> Tensor:
+    """A uniform draw for each of ``images`` (..., C, H, W), as (..., 1, 1, 1) on the CPU.
+
+    From torch's global generator, as torchvision draws.
+    """
+    return torch.rand(images.shape[:-3].numel()).view(*images.shape[:-3], 1, 1, 1)

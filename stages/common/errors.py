@@ -43,7 +43,7 @@ class Terminated(KeyboardInterrupt):
 
 def _tell_how_to_continue(stop: KeyboardInterrupt) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the impatient press twice
-    line = stop if stop.args else "stopped: the same command goes on"
+    line = stop if stop.args else "stopped: the same command continues"
     print(f"{line}{_restore_hint()}", file=sys.stderr)
 
 

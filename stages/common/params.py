@@ -16,24 +16,29 @@ from stages.common.errors import UserError
 PARAMS = Path("params.yaml")
 
 
-def whole(low: int, high: int) -> Any:
+def key(meaning: str, allowed: str, **bounds: Any) -> Any:
+    """A field with its ``bounds``, as pydantic has them, and in words its meaning and what is allowed."""
+    return Field(title=meaning, description=allowed, **bounds)
+
+
+def switch(meaning: str) -> Any:
+    """A field that is true or false."""
+    return key(meaning, "true or false")
+
+
+def whole(meaning: str, low: int, high: int) -> Any:
     """A field that holds a whole number from ``low`` to ``high``."""
-    return Field(ge=low, le=high, description=f"a whole number from {low} to {high}")
+    return key(meaning, f"a whole number from {low} to {high}", ge=low, le=high)
 
 
-def number(low: float, high: float) -> Any:
+def number(meaning: str, low: float, high: float) -> Any:
     """A field that holds a number from ``low`` to ``high``."""
-    return Field(ge=low, le=high, description=f"a number from {low} to {high}")
+    return key(meaning, f"a number from {low} to {high}", ge=low, le=high)
 
 
-def positive(high: float) -> Any:
-    """A field that holds a number above 0, at most ``high``."""
-    return Field(gt=0, le=high, description=f"a number above 0, at most {high}")
-
-
-def seed() -> Any:
+def seed(meaning: str) -> Any:
     """A field that holds a seed."""
-    return whole(0, 2**32 - 1)
+    return whole(meaning, 0, 2**32 - 1)
 
 
 class Schema(BaseModel):
@@ -43,7 +48,7 @@ class Schema(BaseModel):
 
 
 class Section(Schema):
-    """A section of the file, the one called `name`; the fields' descriptions say what is allowed."""
+    """A section of the file, the one called `name`."""
 
     name: ClassVar[str]
 
@@ -56,7 +61,7 @@ class TrainSeed(Section):
 
     model_config = ConfigDict(extra="ignore")
     name = "train"
-    seed: int = seed()
+    seed: int = seed("what is drawn at random")
 
 
 def load(section: type[S], path: Path = PARAMS) -> S:

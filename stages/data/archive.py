@@ -37,14 +37,14 @@ def locate(url: str, md5: str) -> tuple[Path, str]:
     Raises:
         UserError: there is no such file, or the server does not give the file with ``md5``.
     """
-    at_hand = os.environ.get("CIFAR10_ARCHIVE")
-    if at_hand:
-        path = Path(at_hand)
+    local = os.environ.get("CIFAR10_ARCHIVE")
+    if local:
+        path = Path(local)
         if not path.is_file():
             raise UserError(
                 f"CIFAR10_ARCHIVE: expected a file, found none at {str(path.absolute())!r}; {REMEDY}"
             )
-        return path, f"CIFAR10_ARCHIVE={at_hand}"
+        return path, f"CIFAR10_ARCHIVE={local}"
     return _fetched(url, md5), url
 
 
@@ -58,12 +58,12 @@ def _fetched(url: str, md5: str) -> Path:
             http(url, output_file, store)
         except requests.HTTPError as error:
             if error.response.status_code < 500:
-                raise UserError(f"{url}: expected the archive, found {_words(error)}; {REMEDY}") from None
+                raise UserError(f"{url}: expected the archive, found {_reason(error)}; {REMEDY}") from None
             raise
-        found = md5_of(Path(output_file))
-        if found != md5:
+        actual = md5_of(Path(output_file))
+        if actual != md5:
             size = Path(output_file).stat().st_size
-            raise UserError(f"{url}: expected md5 {md5}, found {found} ({size:,} bytes); {REMEDY}")
+            raise UserError(f"{url}: expected md5 {md5}, found {actual} ({size:,} bytes); {REMEDY}")
 
     cache = Path(pooch.os_cache("cifar10-dvc-study"))
     name = f"{md5}-cifar-10-binary.tar.gz"
@@ -75,7 +75,7 @@ def _fetched(url: str, md5: str) -> Path:
     try:
         return Path(store.fetch(name, downloader=download))
     except requests.RequestException as error:
-        raise UserError(f"{url}: expected the archive, found {_words(error)}; {REMEDY}") from None
+        raise UserError(f"{url}: expected the archive, found {_reason(error)}; {REMEDY}") from None
     except OSError as error:
         problem = error.strerror or " ".join(str(error).split())
         raise UserError(
@@ -85,7 +85,7 @@ def _fetched(url: str, md5: str) -> Path:
         ) from None
 
 
-def _words(error: requests.RequestException) -> str:
+def _reason(error: requests.RequestException) -> str:
     """What went wrong, without the objects that requests' own messages name."""
     if isinstance(error, requests.HTTPError):
         status = error.response.status_code
@@ -119,10 +119,10 @@ def read(path: Path, source: str) -> tuple[dict[str, tuple[np.ndarray, np.ndarra
     contents = _contents(path, source)
     for name in (*TRAIN_FILES, *TEST_FILES, CLASS_FILE):
         if name not in contents:
-            raise _foreign(source, f"no {FOLDER}/{name}")
+            raise _not_cifar10(source, f"no {FOLDER}/{name}")
     names = tuple(contents[CLASS_FILE].decode("ascii", "replace").split())
     if len(set(names)) != 10 or not all(name.isidentifier() for name in names):
-        raise _foreign(source, f"{len(set(names))} different class names in {CLASS_FILE}")
+        raise _not_cifar10(source, f"{len(set(names))} different class names in {CLASS_FILE}")
     splits = {
         "train": _records(contents, TRAIN_FILES, source),
         "test": _records(contents, TEST_FILES, source),
@@ -140,7 +140,7 @@ def _contents(path: Path, source: str) -> dict[str, bytes]:
                     inside = PurePosixPath(member.name)
                     file = archive.extractfile(member) if member.isfile() else None
                     if inside.is_absolute() or ".." in inside.parts or not (file or member.isdir()):
-                        raise _foreign(source, f"a link or a path that leads outside: {member.name!a}")
+                        raise _not_cifar10(source, f"a link or a path that leads outside: {member.name!a}")
                     name = inside.name
                     if (
                         file
@@ -153,7 +153,7 @@ def _contents(path: Path, source: str) -> dict[str, bytes]:
     except (tarfile.TarError, EOFError, zlib.error, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
-        raise _foreign(source, f"a damaged or truncated file ({ascii(str(error))[1:-1]})") from None
+        raise _not_cifar10(source, f"a damaged or truncated file ({ascii(str(error))[1:-1]})") from None
     return contents
 
 
@@ -166,20 +166,20 @@ def _records(
         content = np.frombuffer(contents[name], np.uint8)
         if content.size != RECORDS * RECORD_BYTES:
             size = f"{content.size:,}" if content.size < RECORDS * RECORD_BYTES else "more"
-            raise _foreign(source, f"{size} bytes instead of {RECORDS * RECORD_BYTES:,} in {name}")
+            raise _not_cifar10(source, f"{size} bytes instead of {RECORDS * RECORD_BYTES:,} in {name}")
         records = content.reshape(RECORDS, RECORD_BYTES)
         if records[:, 0].max() > 9:
-            raise _foreign(source, f"the label {records[:, 0].max()} in {name}")
+            raise _not_cifar10(source, f"the label {records[:, 0].max()} in {name}")
         labels.append(records[:, 0].astype(np.int64))
         images.append(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     missing = set(range(10)) - set(np.unique(np.concatenate(labels)).tolist())
     if missing:
-        raise _foreign(source, f"no image with the label {min(missing)} in {', '.join(files)}")
+        raise _not_cifar10(source, f"no image with the label {min(missing)} in {', '.join(files)}")
     return np.concatenate(images), np.concatenate(labels)
 
 
-def _foreign(source: str, found: str) -> UserError:
+def _not_cifar10(source: str, problem: str) -> UserError:
     return UserError(
         f"{source}: expected CIFAR-10's binary archive (five data batches and a test batch of "
-        f"10,000 records, labels 0 to 9), found {found}; {REMEDY}"
+        f"10,000 records, labels 0 to 9), found {problem}; {REMEDY}"
     )

@@ -2,24 +2,33 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from stages.common.params import Section, refusal, seed, whole
+from stages.common.params import Section, key, refusal, seed, whole
 
 
 class Data(Section):
     """Where the images come from and how many of them are used."""
 
     name = "data"
-    source: Literal["cifar10", "synthetic"] = Field(description="cifar10 or synthetic")
-    url: str = Field(
-        pattern=r"^https?://[!-~]+$", max_length=2000, description="an http:// or https:// address"
+    source: Literal["cifar10", "synthetic"] = key(
+        "CIFAR-10, or images that are drawn by code and need no network", "cifar10 or synthetic"
     )
-    md5: str = Field(pattern=r"^[0-9a-f]{32}$", description="32 hexadecimal digits, letters in lower case")
-    train_size: int = whole(10, 50_000)
-    validation_size: int = whole(0, 49_990)
-    test_size: int = whole(10, 10_000)
-    seed: int = seed()
+    url: str = key(
+        "where the binary archive comes from; the environment variable `CIFAR10_ARCHIVE` replaces it",
+        "an http:// or https:// address",
+        pattern=r"^https?://[!-~]+$",
+        max_length=2000,
+    )
+    md5: str = key(
+        "the archive's MD5", "32 hexadecimal digits, letters in lower case", pattern=r"^[0-9a-f]{32}$"
+    )
+    train_size: int = whole(
+        "training images; fewer are a subset with equal class shares", 10, 50_000
+    )
+    validation_size: int = whole("images taken out of the training images for choosing parameters", 0, 49_990)
+    test_size: int = whole("test images; fewer are a subset with equal class shares", 10, 10_000)
+    seed: int = seed("seed of the subsets and of the synthetic images")
 
     @model_validator(mode="after")
     def _enough_images(self) -> Self:

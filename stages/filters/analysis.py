@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages.common.dataset import Data, Split, balanced_order
+from stages.common.geometry import Field
 from stages.filters.activations import (
     Survey,
     activations,
@@ -17,9 +19,7 @@ from stages.filters.activations import (
     survey,
     top_patches,
 )
-from stages.common.dataset import Data, Split, balanced_order
 from stages.filters.evidence import Faithfulness, faithfulness, occlusion
-from stages.common.geometry import Field
 from stages.networks.images import Images
 from stages.networks.models import CNN
 

@@ -12,9 +12,9 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from stages.filters.activations import activations
 from stages.common.dataset import Data
 from stages.common.files import write_bytes
+from stages.filters.activations import activations
 from stages.filters.analysis import FilterAnalysis
 from stages.networks.images import Images
 from stages.networks.models import CNN

@@ -1,74 +1,58 @@
 """The pictures of `visualize_filters`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import matplotlib as mpl
+import torch
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from torch import Tensor
+from torch.nn.functional import pad
+from torchvision.utils import make_grid
 
 from stages.drawing.figures import save_figure
-from stages.filters.analysis import FilterAnalysis, mean
+from stages.filters.analysis import FilterAnalysis, Layer, mean
 from stages.networks.models import CNN
 
-DPI = 100
-Array = np.ndarray
+PAD = 0.08  # inches
+STEP = 0.66  # inches from one tile to the next
+STYLE = {
+    "axes.titlelocation": "left",
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.h_pad": PAD,
+    "figure.constrained_layout.w_pad": PAD,
+    "figure.titlesize": 11,
+    "figure.titleweight": "bold",
+    "font.size": 8.5,
+    "image.interpolation": "nearest",
+    "xaxis.labellocation": "left",
+}
 
 
 def draw(model: CNN, analysis: FilterAnalysis, folder: Path) -> None:
     """Write every picture of the ``analysis`` of ``model`` into ``folder``."""
-    image = analysis.image.numpy()
-    caption = (
-        f"test image {analysis.index}\nlabel: {analysis.label}\n"
-        f"prediction: {analysis.predicted} ({analysis.best[0][1]:.0%})"
-    )
+    with mpl.rc_context(STYLE):
+        for name, figure in pictures(model, analysis):
+            _save(figure, folder / f"{name}.png")
+
+
+def pictures(model: CNN, analysis: FilterAnalysis) -> Iterator[tuple[str, Figure]]:
+    """The name of every picture of the ``analysis`` of ``model``, and the picture."""
     largest = max(float(layer.activation.max()) for layer in analysis.layers)
-    input_image(image, analysis.index, analysis.label, analysis.best, folder / "input.png")
-    kernels(model.get_parameter("conv1.weight").numpy(), folder / "kernels_conv1.png")
-    receptive_fields(
-        image,
-        [
-            (
-                layer.name,
-                layer.field.span(layer.activation.shape[1] // 2),
-                layer.magnitude.numpy(),
-                layer.effective,
-            )
-            for layer in analysis.layers
-        ],
-        folder / "receptive_fields.png",
-    )
-    evidence(
-        image,
-        analysis.evidence.numpy(),
-        analysis.predicted,
-        mean(analysis.drops.top),
-        mean(analysis.drops.moved),
-        folder / "evidence.png",
-    )
+    yield "input", input_image(analysis)
+    yield "kernels_conv1", kernels(model.get_parameter("conv1.weight"))
+    yield "receptive_fields", receptive_fields(analysis)
+    yield "evidence", evidence(analysis)
     for layer in analysis.layers:
-        for suffix, top, scale in (
-            ("", largest, "all layers on one scale"),
-            ("_own_scale", float(layer.activation.max()), f"scale of {layer.name} alone"),
-        ):
-            activation_grid(
-                f"{layer.name} after ReLU, {scale}",
-                layer.activation.numpy(),
-                top,
-                image,
-                caption,
-                folder / f"activations_{layer.name}{suffix}.png",
-            )
-        top_patches(
-            layer.name,
-            layer.patches.numpy(),
-            layer.survey.maximum.numpy(),
-            folder / f"top_patches_{layer.name}.png",
-        )
+        yield f"activations_{layer.name}", activations(analysis, layer, largest)
+        yield f"activations_{layer.name}_own_scale", activations(analysis, layer)
+        yield f"top_patches_{layer.name}", top_patches(layer)
 
 
 def grid_shape(channels: int) -> tuple[int, int]:
@@ -82,262 +66,155 @@ def grid_shape(channels: int) -> tuple[int, int]:
     return math.ceil(channels / columns), columns
 
 
-def mosaic(tiles: Array, columns: int, gap: int, fill: float | Sequence[float]) -> Array:
-    """``tiles`` (M, H, W) or (M, H, W, 3) in rows of ``columns``, ``gap`` pixels of ``fill`` between them.
-
-    There is no gap around: the picture is (rows (H + gap) - gap, columns (W + gap) - gap).
-    """
-    count, height, width = tiles.shape[:3]
-    rows = math.ceil(count / columns)
-    shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, *tiles.shape[3:])
-    picture = np.empty(shape, tiles.dtype)
-    picture[...] = fill
-    for number, tile in enumerate(tiles):
-        row, column = divmod(number, columns)
-        top, left = row * (height + gap), column * (width + gap)
-        picture[top : top + height, left : left + width] = tile
-    return picture
-
-
-class _Canvas:
-    """A figure measured in pixels from the top left, so that image pixels stay whole pixels."""
-
-    def __init__(self, width: int, height: int, title: str) -> None:
-        self.width, self.height = width, height
-        self.figure = Figure(figsize=(width / DPI, height / DPI), facecolor="white")
-        self.text(14, 12, title, size=11, weight="bold", va="top")
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        bottom = self.height - top - height
-        box = (left / self.width, bottom / self.height, width / self.width, height / self.height)
-        return self.figure.add_axes(box)
-
-    def text(self, x: float, y: float, text: str, **style: object) -> None:
-        self.figure.text(x / self.width, 1 - y / self.height, text, **style)  # type: ignore[arg-type]
-
-    def image(self, left: float, top: float, picture: Array, zoom: int, **style: object) -> Axes:
-        """Draw ``picture`` with every pixel as ``zoom`` x ``zoom``."""
-        height, width = picture.shape[:2]
-        axes = self.axes(left, top, width * zoom, height * zoom)
-        axes.imshow(picture, interpolation="nearest", aspect="auto", **style)  # type: ignore[arg-type]
-        axes.set_axis_off()
-        return axes
-
-    def save(self, path: Path) -> None:
-        save_figure(self.figure, path, DPI)
+def input_image(analysis: FilterAnalysis) -> Figure:
+    """The image beside its most probable classes."""
+    figure = _figure(f"Test image {analysis.index}: {analysis.label}, predicted {analysis.predicted}", 6.6, 3)
+    left, right = figure.subplots(1, 2)
+    _show(left, analysis.image)
+    names, shares = zip(*analysis.best, strict=True)
+    colours = ["#21918c" if name == analysis.label else "#b0b4ba" for name in names]
+    bars = right.barh(names, shares, 0.7, color=colours)
+    right.bar_label(bars, [f"{share:.1%}" for share in shares], padding=4)
+    right.invert_yaxis()
+    right.tick_params(left=False)
+    right.spines[["top", "right", "bottom"]].set_visible(False)
+    right.set(xlim=(0, 1), xticks=[], xlabel="probability (green: the true class)")
+    return figure
 
 
-def input_image(image: Array, index: int, label: str, best: Sequence[tuple[str, float]], path: Path) -> None:
-    """Test image ``index``, ``image`` (H, W, 3) uint8, beside its ``best`` classes and probabilities."""
-    canvas = _Canvas(700, 330, f"Test image {index}: {label}, predicted {best[0][0]}")
-    canvas.image(14, 48, image, 256 // image.shape[0])
-    axes = canvas.axes(390, 48, 250, 256)
-    names = [name for name, _ in best]
-    shares = [share for _, share in best]
-    colours = ["#21918c" if name == label else "#b0b4ba" for name in names]
-    axes.barh(range(len(best)), shares, color=colours, height=0.7)
-    axes.set_yticks(range(len(best)), names)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.set_xticks([])
-    axes.tick_params(left=False)
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
-    for place, share in enumerate(shares):
-        inside = share > 0.8
-        axes.text(
-            share + (-0.02 if inside else 0.02),
-            place,
-            f"{share:.1%}",
-            va="center",
-            ha="right" if inside else "left",
-            color="white" if inside and names[place] == label else "black",
-        )
-    canvas.text(390, 318, "probability (green: the true class)", size=8, color="0.35")
-    canvas.save(path)
-
-
-def activation_grid(
-    title: str, activation: Array, largest: float, image: Array, caption: str, path: Path
-) -> None:
-    """``activation`` (C, H, W) as one tile per channel, colours from 0 to ``largest``.
-
-    ``image`` (H, W, 3) uint8 stands beside, with its ``caption``.
-    """
-    rows, columns = grid_shape(len(activation))
-    height, width = activation.shape[1:]
-    zoom = max(1, 64 // height)
-    label, gap = 13, 4  # pixels of the figure
-    step_x, step_y = width * zoom + gap, height * zoom + gap + label
-    side = image.shape[0] * 4
-    left, top = side + 42, 44
-    grid_height = rows * step_y
-    canvas = _Canvas(max(left + columns * step_x + 84, 420), max(top + grid_height + 12, 330), title)
-    canvas.image(14, top + label, image, 4)
-    canvas.text(14, top + label + side + 6, caption, size=8.5, va="top")
-    canvas.text(
-        14,
-        top + label + side + 62,
-        f"{len(activation)} channels\nof {height}x{width} units",
-        size=8.5,
-        va="top",
-        color="0.35",
+def activations(analysis: FilterAnalysis, layer: Layer, largest: float | None = None) -> Figure:
+    """A tile for each channel of ``layer``, colours from 0 to ``largest`` (its own), beside the image."""
+    channels, height, width = layer.activation.shape
+    rows, columns = grid_shape(channels)
+    scale = f"scale of {layer.name} alone" if largest is None else "all layers on one scale"
+    figure = _figure(f"{layer.name} after ReLU, {scale}", STEP * columns + 2.2, STEP * 1.2 * rows + 0.4)
+    left, right = figure.subplots(1, 2, width_ratios=(1.4, STEP * columns))
+    _show(left, analysis.image)
+    left.set_xlabel(
+        f"test image {analysis.index}\nlabel: {analysis.label}\n"
+        f"prediction: {analysis.predicted} ({analysis.best[0][1]:.0%})\n\n"
+        f"{channels} channels\nof {height}x{width} units"
     )
-    # one image for the whole grid: a mosaic with room for the numbers between the rows
-    picture = np.full((rows * step_y - gap, columns * step_x - gap), np.nan, np.float32)
-    for channel, tile in enumerate(activation):
-        row, column = divmod(channel, columns)
-        y, x = row * step_y + label, column * step_x
-        picture[y : y + height * zoom, x : x + width * zoom] = tile.repeat(zoom, 0).repeat(zoom, 1)
-        canvas.text(left + x, top + y - 3, str(channel), size=6.5, color="0.35")
-    norm = Normalize(0, largest or 1)
-    canvas.image(left, top, picture, 1, cmap="viridis", norm=norm)
-    bar = canvas.axes(left + columns * step_x + 14, top + label, 14, max(min(grid_height - label, 400), 100))
-    canvas.figure.colorbar(ScalarMappable(norm, "viridis"), cax=bar)
-    bar.tick_params(labelsize=8)
-    canvas.save(path)
+    picture = _tiles(right, layer.activation[:, None], columns, range(channels), math.nan)
+    picture.set_clim(0, (layer.activation.max() if largest is None else largest) or 1)
+    figure.colorbar(picture, cax=right.inset_axes((1.03, 0, 0.04, 1)))
+    return figure
 
 
-def kernels(weights: Array, path: Path) -> None:
+def kernels(weights: Tensor) -> Figure:
     """``weights`` (C, 3, k, k) of the first convolution as colour tiles: grey is 0, one scale for all."""
-    largest = float(np.abs(weights).max()) or 1.0
-    tiles = (0.5 + weights.transpose(0, 2, 3, 1) / (2 * largest)).astype(np.float32)
-    rows, columns = grid_shape(len(tiles))
-    rows, columns = columns, rows  # lying: the legend stands below
-    size = tiles.shape[1]
-    zoom = max(1, 54 // size)
-    label, gap = 13, 8
-    step_x, step_y = size * zoom + gap, size * zoom + gap + label
-    left, top = 14, 40
-    width = max(left + columns * step_x + 6, 430)
-    canvas = _Canvas(
-        width, top + rows * step_y + 92, f"conv1: the {len(tiles)} kernels, {size}x{size} pixels each"
-    )
-    for channel, tile in enumerate(tiles):
-        row, column = divmod(channel, columns)
-        canvas.text(
-            left + column * step_x, top + row * step_y + label - 3, str(channel), size=6.5, color="0.35"
-        )
-        canvas.image(left + column * step_x, top + row * step_y + label, tile, zoom)
-    levels = np.linspace(0, 1, 256, dtype=np.float32)
-    legend = np.full((3, 256, 3), 0.5, np.float32)
-    for colour in range(3):
-        legend[colour, :, colour] = levels
-    below = top + rows * step_y + 14
-    axes = canvas.axes(left + 44, below, 240, 42)
-    axes.imshow(legend, aspect="auto", extent=(-largest, largest, 2.5, -0.5), interpolation="nearest")
-    axes.set_yticks(range(3), ["red", "green", "blue"])
-    axes.set_xticks([-largest, 0, largest], [f"{-largest:.2f}", "0", f"{largest:.2f}"])
-    axes.tick_params(labelsize=8, length=2)
-    canvas.text(
-        left + 44 + 262, below + 4, "weight of each colour;\ngrey is 0", size=8, va="top", color="0.35"
-    )
-    canvas.save(path)
+    channels, _, size, _ = weights.shape
+    largest = float(weights.abs().max()) or 1.0
+    columns, rows = grid_shape(channels)  # lying: the legend stands below
+    title = f"conv1: the {channels} kernels, {size}x{size} pixels each"
+    figure = _figure(title, STEP * columns + 0.6, STEP * rows + 1.3)
+    upper, lower = figure.subplots(2, 1, height_ratios=(STEP * rows, 0.4))
+    _tiles(upper, 0.5 + weights / (2 * largest), columns, range(channels), 1)
+    legend = torch.full((3, 256, 3), 0.5)
+    legend[range(3), :, range(3)] = torch.linspace(0, 1, 256)
+    lower.imshow(legend, aspect="auto", extent=(-largest, largest, 2.5, -0.5))
+    lower.set_yticks(range(3), ["red", "green", "blue"])
+    lower.set_xticks([-largest, 0, largest], [f"{-largest:.2f}", "0", f"{largest:.2f}"])
+    lower.set_xlabel("weight of each colour; grey is 0")
+    return figure
 
 
-def top_patches(layer: str, patches: Array, maximum: Array, path: Path) -> None:
-    """``patches`` (C, K, size, size, 3) uint8 as a block of three columns for each channel.
-
-    ``maximum`` (C,) is each channel's largest activation, written above its block.
-    """
-    rows, columns = grid_shape(len(patches))
-    size = patches.shape[2]
-    zoom = max(1, 32 // size)
-    inner, label, gap = 1, 13, 10
-    blocks = [mosaic(block, 3, inner, (200, 200, 200)) for block in patches]
-    height, width = (side * zoom for side in blocks[0].shape[:2])
-    step_x, step_y = max(width, 62) + gap, height + gap + label
-    left, top = 14, 58
-    canvas = _Canvas(
-        max(left + columns * step_x + 4, 560),
-        top + rows * step_y + 6,
-        f"{layer}: the {patches.shape[1]} test patches that excite each channel most",
-    )
-    canvas.text(
-        14,
-        33,
-        f"{size}x{size} pixels: all that one unit sees. Pink: outside the image.",
-        size=8.5,
-        va="top",
-        color="0.35",
-    )
-    picture = np.full((rows * step_y - gap, columns * step_x - gap, 3), 255, np.uint8)
-    for channel, block in enumerate(blocks):
-        row, column = divmod(channel, columns)
-        y, x = row * step_y + label, column * step_x
-        picture[y : y + height, x : x + width] = block.repeat(zoom, 0).repeat(zoom, 1)
-        text = (
-            f"{channel}: up to {maximum[channel]:.1f}" if maximum[channel] > 0 else f"{channel}: never active"
-        )
-        canvas.text(left + x, top + y - 3, text, size=6.5, color="0.35")
-    canvas.image(left, top, picture, 1)
-    canvas.save(path)
+def top_patches(layer: Layer) -> Figure:
+    """A block of three columns for the patches of each channel of ``layer``, its maximum above."""
+    channels, best, size = layer.patches.shape[:3]
+    rows, columns = grid_shape(channels)
+    title = f"{layer.name}: the {best} test patches that activate each channel most"
+    figure = _figure(title, 1.2 * columns, 1.4 * rows + 0.5)
+    blocks = [make_grid(patches.movedim(3, 1), 3, padding=1, pad_value=200) for patches in layer.patches]
+    labels = [
+        f"{channel}: up to {maximum:.1f}" if maximum > 0 else f"{channel}: never active"
+        for channel, maximum in enumerate(layer.survey.maximum)
+    ]
+    axes = figure.subplots()
+    _tiles(axes, torch.stack(blocks), columns, labels, 255)
+    axes.set_title(f"{size}x{size} pixels: all that one unit sees. Pink: outside the image.")
+    return figure
 
 
-def receptive_fields(
-    image: Array, layers: Sequence[tuple[str, tuple[int, int], Array, float]], path: Path
-) -> None:
-    """For each layer the field of its central unit: framed on ``image``, and as measured beneath.
-
-    ``layers`` holds name, first pixel and end of the field, mean gradient (H, W), and how wide that
-    is in pixels.
-    """
-    zoom, gap, left, top = 5, 16, 92, 66
-    side = image.shape[0] * zoom
-    canvas = _Canvas(
-        left + len(layers) * (side + gap),
-        top + 2 * (side + gap) + 28,
-        "What the central unit of each layer sees",
-    )
-    canvas.text(14, top + side / 2, "can see\n(theory)", size=9, va="center")
-    canvas.text(14, top + gap + side * 1.5, "does see\n(mean\ngradient)", size=9, va="center")
-    for place, (layer, (first, end), magnitude, size) in enumerate(layers):
-        x = left + place * (side + gap)
-        canvas.text(x, top - 6, f"{layer}: {end - first}x{end - first}", size=9)
-        upper = canvas.image(x, top, image, zoom)
-        lower = canvas.image(x, top + side + gap, magnitude, zoom, cmap="magma", vmin=0)
-        for axes in (upper, lower):
-            colour = "#ffffff"
-            for width, edge in ((3.0, "black"), (1.3, colour)):
-                axes.add_patch(
-                    Rectangle(
-                        (first - 0.5, first - 0.5), end - first, end - first, fill=False, lw=width, ec=edge
-                    )
-                )
-            axes.set_xlim(-0.5, image.shape[1] - 0.5)
-            axes.set_ylim(image.shape[0] - 0.5, -0.5)
-        canvas.text(x, top + 2 * side + gap + 16, f"as wide as {size:.1f} pixels", size=8.5, color="0.35")
-    canvas.save(path)
+def receptive_fields(analysis: FilterAnalysis) -> Figure:
+    """For each layer the field of its central unit: framed on the image, and as measured beneath."""
+    count = len(analysis.layers)
+    figure = _figure("What the central unit of each layer sees", 1.75 * count + 0.3, 4.2)
+    axes = figure.subplots(2, count, squeeze=False)
+    for layer, (upper, lower) in zip(analysis.layers, axes.T, strict=True):
+        first, end = layer.field.span(layer.activation.shape[1] // 2)
+        _show(upper, analysis.image)
+        _show(lower, layer.magnitude, cmap="magma", vmin=0)
+        for place in (upper, lower):
+            outline = [withStroke(linewidth=3, foreground="black")]
+            corner, side = (first - 0.5, first - 0.5), end - first
+            frame = Rectangle(corner, side, side, fill=False, lw=1.3, ec="white", path_effects=outline)
+            place.add_patch(frame)
+        upper.set_title(f"{layer.name}: {end - first}x{end - first}")
+        lower.set_xlabel(f"as wide as {layer.effective:.1f} pixels")
+    axes[0, 0].set_ylabel("in theory")
+    axes[1, 0].set_ylabel("measured (mean gradient)")
+    return figure
 
 
-def evidence(image: Array, heat: Array, predicted: str, top: float, moved: float, path: Path) -> None:
-    """``image`` (H, W, 3) uint8, its evidence ``heat`` (H, W) for ``predicted``, and both in one.
-
-    ``top`` and ``moved`` are the mean drops of the logit that show the map to be faithful.
-    """
-    zoom, gap, left, header = 7, 16, 14, 62
-    side = image.shape[0] * zoom
-    canvas = _Canvas(
-        left + 3 * (side + gap) + 62, header + side + 40, f"Where the prediction comes from: {predicted}"
-    )
-    largest = float(np.abs(heat).max()) or 1.0
+def evidence(analysis: FilterAnalysis) -> Figure:
+    """The image, the evidence for the predicted class, and both in one."""
+    figure = _figure(f"Where the prediction comes from: {analysis.predicted}", 7.6, 3.3)
+    largest = float(analysis.evidence.abs().max()) or 1.0
     style = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
-    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
-    for place, title in enumerate(("image", "evidence", "evidence over the image")):
-        canvas.text(left + place * (side + gap), header - 6, title, size=9)
-    canvas.image(left, header, image, zoom)
-    canvas.image(left + side + gap, header, heat, zoom, **style)
-    axes = canvas.image(left + 2 * (side + gap), header, grey, zoom)
-    axes.imshow(heat, interpolation="nearest", aspect="auto", alpha=0.6, **style)  # type: ignore[arg-type]
-    bar = canvas.axes(left + 3 * (side + gap) - 4, header, 12, side)
-    canvas.figure.colorbar(ScalarMappable(Normalize(-largest, largest), "RdBu_r"), cax=bar)
-    bar.tick_params(labelsize=8)
-    canvas.text(
-        left,
-        header + side + 24,
+    axes = figure.subplots(1, 3)
+    _show(axes[0], analysis.image)
+    heat = _show(axes[1], analysis.evidence, **style)
+    _show(axes[2], analysis.image.float().mean(2), cmap="gray", vmin=0, vmax=255)
+    _show(axes[2], analysis.evidence, alpha=0.6, **style)
+    figure.colorbar(heat, ax=axes, shrink=0.8)
+    for place, title in zip(axes, ("image", "evidence", "evidence over the image"), strict=True):
+        place.set_title(title)
+    figure.supxlabel(
         "Evidence: how far the logit drops while 8x8 pixels around a place are hidden. Over test images,\n"
-        f"hiding the top fifth of the pixels costs {top:.2f}, hiding the same shape elsewhere {moved:.2f}.",
-        size=8.5,
-        color="0.35",
-        va="center",
+        f"hiding the top fifth of the pixels costs {mean(analysis.drops.top):.2f}, "
+        f"hiding the same shape elsewhere {mean(analysis.drops.moved):.2f}.",
+        x=0.01,
+        ha="left",
+        size="medium",
     )
-    canvas.save(path)
+    return figure
+
+
+def _figure(title: str, width: float, height: float) -> Figure:
+    """A figure of about ``width`` x ``height`` inches that lays itself out."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, x=PAD / width, ha="left")
+    return figure
+
+
+def _show(axes: Axes, picture: Tensor, **style: Any) -> AxesImage:
+    """Draw ``picture`` (H, W) or (H, W, 3) without an axis."""
+    axes.set(xticks=[], yticks=[], anchor="NW")
+    axes.spines[:].set_visible(False)
+    return axes.imshow(picture, **style)
+
+
+def _tiles(
+    axes: Axes, tiles: Tensor, columns: int, labels: Iterable[object], blank: float
+) -> AxesImage:
+    """Draw ``tiles`` (M, 1 or 3, H, W) in rows, ``labels`` above them, ``blank`` between them."""
+    gap = math.ceil(tiles.shape[3] / 4)
+    tiles = pad(tiles, (0, math.ceil(gap / 3), gap, 0), value=blank)
+    height, width = tiles.shape[2:]
+    grid = make_grid(tiles, columns, padding=0, pad_value=blank)
+    for number, label in enumerate(labels):
+        row, column = divmod(number, columns)
+        x, y = column * width - 0.5, row * height + gap - 0.5
+        axes.text(x, y, str(label), size=6.5, color="0.35", va="bottom", in_layout=False)
+    return _show(axes, grid[0] if tiles.shape[1] == 1 else grid.movedim(0, 2))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write ``figure``, cut to what is drawn, at the resolution near its own that makes image pixels whole."""
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine("none")
+    drawn = figure.get_tightbbox().padded(PAD)
+    largest = max((image for axes in figure.axes for image in axes.images), key=lambda image: image.get_size())
+    scale = largest.axes.get_window_extent().width / largest.get_size()[1]
+    save_figure(figure, path, dpi=figure.dpi * max(1, round(scale)) / scale, bbox_inches=drawn)

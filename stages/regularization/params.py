@@ -1,17 +1,20 @@
 """The section ``reg``."""
 
-from pydantic import Field
-
-from stages.common.params import Section, number
+from stages.common.params import Section, key, number, switch
 
 
 class Reg(Section):
     """Regularization: each key switches one method, off at false, 0 or null."""
 
     name = "reg"
-    batch_norm: bool = Field(description="true or false")
-    dropout: float = number(0, 0.95)
-    weight_decay: float = number(0, 1)
-    label_smoothing: float = number(0, 0.95)
-    one_cycle_peak: float | None = Field(gt=0, le=1, description="null, or a number above 0, at most 1")
-    averaging: float = number(0, 1)
+    batch_norm: bool = switch("batch normalization after each convolution")
+    dropout: float = number("share of the activations that dropout sets to zero; 0: off", 0, 0.95)
+    weight_decay: float = number("decoupled weight decay (AdamW); 0: off", 0, 1)
+    label_smoothing: float = number("share of the target spread evenly over the classes; 0: off", 0, 0.95)
+    one_cycle_peak: float | None = key(
+        "peak of a one-cycle learning rate schedule; null: constant `train.learning_rate`",
+        "null, or a number above 0, at most 1",
+        gt=0,
+        le=1,
+    )
+    averaging: float = number("length of the weights' moving average as a share of the run; 0: off", 0, 1)

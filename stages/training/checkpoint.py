@@ -46,7 +46,7 @@ def digest(*parts: Any) -> str:
 class Checkpoint:
     """The state of one training, in a file named after everything that determines its result.
 
-    Use it as ``with Checkpoint.held(name, key) as checkpoint``. The file is the SHA-256 of the rest
+    Use it as ``with Checkpoint.locked(name, key) as checkpoint``. The file is the SHA-256 of the rest
     (32 bytes), then what ``torch.save`` wrote.
     """
 
@@ -55,7 +55,7 @@ class Checkpoint:
 
     @classmethod
     @contextmanager
-    def held(cls, name: str, key: str) -> Iterator["Checkpoint"]:
+    def locked(cls, name: str, key: str) -> Iterator["Checkpoint"]:
         """The checkpoint of model ``name`` and ``key``, locked: no second process can have it.
 
         Raises:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from stages.networks.models import CNN, MLP
 from stages.training.params import Train
 
 
@@ -47,14 +48,19 @@ def one_cycle(optimizer: torch.optim.Optimizer, peak: float | None, steps: int) 
     if peak is None:
         return None
     return OneCycleLR(
-        optimizer, peak, total_steps=steps, anneal_strategy="linear", cycle_momentum=False, final_div_factor=1000
+        optimizer,
+        peak,
+        total_steps=steps,
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        final_div_factor=1000,
     )
 
 
 class Average:
     """The exponential moving average of the weights of ``model``, with a time constant in steps."""
 
-    def __init__(self, model: nn.Module, time_constant: float) -> None:
+    def __init__(self, model: MLP | CNN, time_constant: float) -> None:
         self.source = model
         self.model = deepcopy(model).requires_grad_(False)
         self._blend: Callable[..., None] = get_ema_multi_avg_fn(1 - 1 / max(1, time_constant))

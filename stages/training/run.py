@@ -21,7 +21,7 @@ def train_and_write(name: str, trainer: Trainer) -> None:
         OSError: a file could not be written; the checkpoint stays, so nothing is trained again.
         KeyboardInterrupt: with a line that says how to continue.
     """
-    with Checkpoint.held(name, trainer.key) as checkpoint:
+    with Checkpoint.locked(name, trainer.key) as checkpoint:
         train(name, trainer, checkpoint)
         accuracy = write_results(name, trainer)
         model = Path(f"models/{name}.safetensors").read_bytes()
@@ -57,7 +57,9 @@ def train(name: str, trainer: Trainer, checkpoint: Checkpoint) -> None:
                 write_record(name, trainer)
                 tell(name, trainer, bar)
     except KeyboardInterrupt as stop:
-        stop.args = (f"{name}: stopped after epoch {saved} of {epochs}; the same command continues from there",)
+        stop.args = (
+            f"{name}: stopped after epoch {saved} of {epochs}; the same command continues from there",
+        )
         raise
 
 

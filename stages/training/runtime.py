@@ -78,10 +78,10 @@ def keep_freed_memory() -> None:
     libc.mallopt(mmap_threshold, 32 * 2**20)
 
 
-def _device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
+def _device(requested: str) -> torch.device:
+    if requested == "cuda" and not torch.cuda.is_available():
         raise UserError("train.device is cuda, but torch finds no GPU here: use auto or cpu")
-    if wanted == "cpu" or not torch.cuda.is_available():
+    if requested == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     if problem := _gpu_problem():
         raise UserError(f"the GPU does not work with this torch ({problem}): set train.device to cpu")
@@ -97,12 +97,12 @@ def _gpu_problem() -> str | None:
     return None
 
 
-def _precision(wanted: str, device: torch.device) -> tuple[str, str]:
+def _precision(requested: str, device: torch.device) -> tuple[str, str]:
     """The precision to use and why."""
-    if wanted == "fp32":
+    if requested == "fp32":
         return "fp32", "train.precision says so"
     trains = _trains_in_bf16(device)
-    if wanted == "bf16":
+    if requested == "bf16":
         if not trains:
             raise UserError(
                 f"train.precision is bf16, but torch cannot train with it on this {device.type}: "

@@ -84,7 +84,7 @@ class Trainer:
         return self.average.model if self.average else self.model
 
     def epoch(self, after_step: Callable[[], Any]) -> None:
-        """Train one epoch, evaluate, and append to `history` and `timing`; call ``after_step`` after each step.
+        """Train one epoch, evaluate, append to `history` and `timing`; ``after_step`` follows each step.
 
         Raises:
             UserError: the loss became NaN or infinite.

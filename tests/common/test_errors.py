@@ -41,8 +41,8 @@ def end(body: str, folder: Path, **environment: str) -> subprocess.CompletedProc
         ("raise UserError('what, and what to do')", 1, "error: what, and what to do\n"),
         ("open('none/file')", 1, "error: the system refused 'none/file': No such file or directory\n"),
         ("raise OSError('no number')", 1, "error: the system refused: no number\n"),
-        ("os.kill(os.getpid(), signal.SIGTERM)", 143, "stopped: the same command goes on\n"),
-        ("os.kill(os.getpid(), signal.SIGINT)", 130, "stopped: the same command goes on\n"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 143, "stopped: the same command continues\n"),
+        ("os.kill(os.getpid(), signal.SIGINT)", 130, "stopped: the same command continues\n"),
         ("raise KeyboardInterrupt('after epoch 3')", 130, "after epoch 3\n"),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_second_ctrl_c_while_a_stage_ends_changes_nothing(checkout: Path) -> N
     git.chmod(0o755)
     ended = end("raise KeyboardInterrupt", checkout, PATH=f"{checkout}{os.pathsep}{os.environ['PATH']}")
     hint = "restore the committed results: git checkout -- metrics"
-    assert (ended.returncode, ended.stderr) == (130, f"stopped: the same command goes on ({hint})\n")
+    assert (ended.returncode, ended.stderr) == (130, f"stopped: the same command continues ({hint})\n")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -120,7 +120,7 @@ def test_ctrl_c_while_the_libraries_are_imported(stage: str, tmp_path: Path) -> 
         text=True,
     )
     assert (ended.returncode, ended.stdout) == (-signal.SIGINT, "")
-    assert ended.stderr == "stopped: the same command goes on\n"
+    assert ended.stderr == "stopped: the same command continues\n"
 
 
 def test_other_exceptions_before_a_stage_keep_their_traceback(tmp_path: Path) -> None:
@@ -170,4 +170,4 @@ def test_terminated_while_working(tmp_path: Path) -> None:
         out, error = process.communicate(timeout=30)
     assert process.returncode == 143
     assert out == "let go\n"
-    assert error == "stopped: the same command goes on\n"
+    assert error == "stopped: the same command continues\n"

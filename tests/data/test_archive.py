@@ -12,8 +12,8 @@ import numpy as np
 import pooch
 import pytest
 
-from stages.data import archive
 from stages.common.errors import UserError
+from stages.data import archive
 from tests.archives import BATCHES, CLASSES, FOLDER, Server, md5, official_members, pack, reply, serving
 
 SMALL = b"a stand-in: fetching does not look inside\n" * 100

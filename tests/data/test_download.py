@@ -19,8 +19,8 @@ from stages import download
 from stages.common.dataset import Data, load_data
 from stages.common.errors import UserError
 from tests.archives import BATCHES, CLASSES, FOLDER, md5, official_members, pack, serving
+from tests.project import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 OUTPUTS = ("data/dataset.safetensors", "metrics/download.json", "plots/samples.png")
 
 

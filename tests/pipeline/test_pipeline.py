@@ -18,8 +18,8 @@ from filelock import FileLock
 from PIL import Image
 
 from stages.data import synthetic
-from tools.quickstart import REDUCED
 from tests.project import MODELS, STAGES, TINY, accident, command, commit, copy_project, dvc, executed
+from tools.quickstart import REDUCED
 
 pytestmark = pytest.mark.slow
 THREADS = "2"  # of the runs whose bytes are compared: a sum in parts must repeat as well

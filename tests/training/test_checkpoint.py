@@ -22,13 +22,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stages import train_augmented, train_regularized
+from stages.augmentation.transforms import augmentation
 from stages.common import errors
-from stages.training import results, runtime, trainer as training
-from stages.augmentation.transforms import Augmentation
-from stages.training.checkpoint import Checkpoint, code_digests, runs_folder
 from stages.common.errors import UserError
 from stages.networks.models import CNN
-from stages.training.trainer import Methods, Trainer
+from stages.training import results, runtime
+from stages.training import run as training_run
+from stages.training import trainer as training
+from stages.training.checkpoint import Checkpoint, code_digests, runs_folder
+from stages.training.optimization import Regularization
+from stages.training.trainer import Trainer
 from tests.project import ROOT, accident
 from tests.tiny import CPU, largest_file, tiny_data, tiny_project, tiny_train
 
@@ -103,7 +106,7 @@ def interruptions() -> st.SearchStrategy[Interruption]:
         (Trainer, "step", 8),
         (training, "evaluate", 4),
         (Checkpoint, "save", 2),
-        (Trainer, "write_record", 3),
+        (training_run, "write_record", 3),
         (os, "replace", 12),
         (os, "fsync", 12),
         (results, "evaluate", 2),
@@ -190,7 +193,12 @@ def test_all_methods_off_gives_the_files_of_the_augmented_model(workplace: Path)
     tiny_project(workplace, DATA, reg=off, aug={"brightness": 0.1})
     train_augmented.main()
     train_regularized.main()
-    for path in ("models/{}.safetensors", "metrics/{}.json", "plots/{}/predictions.csv"):
+    for path in (
+        "models/{}.safetensors",
+        "metrics/{}.json",
+        "plots/{}/confusion.csv",
+        "metrics/predictions/{}.json",
+    ):
         augmented, regularized = (Path(path.format(name)) for name in ("augmented", "regularized"))
         assert augmented.read_bytes() == regularized.read_bytes()
 
@@ -280,7 +288,7 @@ def test_a_checkpoint_cannot_run_code() -> None:
         def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
             return os.mkdir, ("attacked",)
 
-    with Checkpoint.held("model", "key") as held:
+    with Checkpoint.locked("model", "key") as held:
         held.save({"attack": Attack()})
         with pytest.raises(pickle.UnpicklingError):
             held.load()
@@ -293,14 +301,14 @@ def key(**changes: Any) -> str:
         "data": DATA,
         "train": tiny_train(),
         "runtime": CPU,
-        "augmentation": Augmentation(2, 0.5, 0.0),
-        "methods": Methods(),
+        "transform": augmentation(2, 0.5),
+        "regularization": Regularization(),
         "network": {},
         "weights": 0,
     } | changes
     torch.manual_seed(settings["weights"])
     model = CNN([[2]], **settings["network"])
-    arguments = (settings[name] for name in ("data", "train", "runtime", "augmentation", "methods"))
+    arguments = (settings[name] for name in ("data", "train", "runtime", "transform", "regularization"))
     return Trainer(model, *arguments).key
 
 
@@ -326,14 +334,16 @@ def test_everything_that_determines_the_result_is_in_the_key(monkeypatch: pytest
         "padding": key(network={"padding": "same"}),
         "batch norm": key(network={"batch_norm": True}),
         "dropout": key(network={"dropout": 0.1}),
-        "no augmentation": key(augmentation=None),
-        "crop": key(augmentation=Augmentation(3, 0.5, 0.0)),
-        "flip": key(augmentation=Augmentation(2, 0.4, 0.0)),
-        "brightness": key(augmentation=Augmentation(2, 0.5, 0.1)),
-        "label smoothing": key(methods=Methods(label_smoothing=0.1)),
-        "weight decay": key(methods=Methods(weight_decay=0.1)),
-        "schedule": key(methods=Methods(one_cycle_peak=0.1)),
-        "averaging": key(methods=Methods(averaging=0.1)),
+        "no augmentation": key(transform=None),
+        "crop": key(transform=augmentation(3, 0.5, 0.0)),
+        "flip": key(transform=augmentation(2, 0.4, 0.0)),
+        "brightness": key(transform=augmentation(2, 0.5, 0.1)),
+        "extra": key(transform=augmentation(2, 0.5, extra=[{"RandomErasing": {"p": 0.2}}])),
+        "extra's argument": key(transform=augmentation(2, 0.5, extra=[{"RandomErasing": {"p": 0.3}}])),
+        "label smoothing": key(regularization=Regularization(label_smoothing=0.1)),
+        "weight decay": key(regularization=Regularization(weight_decay=0.1)),
+        "schedule": key(regularization=Regularization(one_cycle_peak=0.1)),
+        "averaging": key(regularization=Regularization(averaging=0.1)),
         "precision": key(runtime=replace(CPU, precision="bf16")),
         "device": key(runtime=replace(CPU, device=torch.device("cpu:0"))),
         "a pixel": key(data=replace(DATA, train=replace(train, images=changed(train.images)))),
@@ -377,12 +387,16 @@ def test_the_digests_follow_the_source(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("workplace")
 def test_a_second_holder_is_refused_and_told_who_holds() -> None:
     with (
-        Checkpoint.held("model", "key"),
+        Checkpoint.locked("model", "key"),
         pytest.raises(UserError, match=rf"^process {os.getpid()} on .* is training this very model"),
-        Checkpoint.held("model", "key"),
+        Checkpoint.locked("model", "key"),
     ):
         pass
-    with Checkpoint.held("model", "key"), Checkpoint.held("model", "other"), Checkpoint.held("new", "key"):
+    with (
+        Checkpoint.locked("model", "key"),
+        Checkpoint.locked("model", "other"),
+        Checkpoint.locked("new", "key"),
+    ):
         pass
     assert left_over(Path()) == []
 
@@ -390,7 +404,7 @@ def test_a_second_holder_is_refused_and_told_who_holds() -> None:
 def test_runs_stand_in_the_main_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     assert runs_folder() == tmp_path / "runs"
-    with Checkpoint.held("model", "key") as held:
+    with Checkpoint.locked("model", "key") as held:
         held.save({"weights": torch.ones(2), "history": [{"epoch": 1, "loss": 0.1}]})
         assert held.path.is_relative_to(tmp_path / "runs")
         state = held.load()
@@ -488,7 +502,7 @@ def test_killed_while_it_writes_it_ends_with_the_same_bytes(
         ("half", 2, r"\.pt\.\d+\.partial$", 0),
         ("kill", 1, r"\.pt$", 1),
         ("kill", 1, "models/regularized", 1),
-        ("half", 1, "predictions.csv", 2),
+        ("half", 1, "confusion.csv", 2),
         ("kill", 1, "metrics/regularized", 2),
     ):
         process = start(project, **accident(what, count, pattern))

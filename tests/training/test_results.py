@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from stages.augmentation.transforms import Augmentation
+from stages.augmentation.transforms import augmentation
 from stages.common.dataset import Data, Split
 from stages.networks.images import Images
 from stages.networks.models import CNN, load_model
-from stages.training.results import train_and_write
-from stages.training.trainer import Methods
+from stages.training.optimization import Regularization
+from stages.training.run import train_and_write
+from stages.training.trainer import Trainer
 from tests.tiny import CPU, tiny_data, tiny_train
 
 
@@ -27,8 +29,9 @@ def data() -> Data:
 def metrics(workplace: Path, data: Data) -> dict[str, Any]:
     """The metrics of a finished training whose averaged weights are far from the last ones."""
     model = CNN([[4], [6]], batch_norm=True, dropout=0.3)
-    methods = Methods(label_smoothing=0.1, averaging=0.5)
-    train_and_write("cnn", model, data, tiny_train(epochs=3), CPU, Augmentation(2, 0.5, 0.0), methods)
+    regularization = Regularization(label_smoothing=0.1, averaging=0.5)
+    trainer = Trainer(model, data, tiny_train(epochs=3), CPU, augmentation(2, 0.5), regularization)
+    train_and_write("cnn", trainer)
     result: dict[str, Any] = json.loads(Path("metrics/cnn.json").read_text())
     return result
 
@@ -50,8 +53,6 @@ def test_the_metrics_are_those_of_the_model_in_the_file(metrics: dict[str, Any],
         if name != "train":
             loss = cross_entropy(outputs, split.labels).item()
             assert metrics[f"{name}_loss"] == pytest.approx(loss, abs=1e-4)
-    convolutions, norms, dense = (3 * 9 * 4) + (4 * 9 * 6), 2 * (4 + 6), (6 * 36 + 1) * 10
-    assert metrics["parameters"] == convolutions + norms + dense
 
 
 def test_the_metrics_are_those_of_the_last_epoch(metrics: dict[str, Any]) -> None:
@@ -59,20 +60,22 @@ def test_the_metrics_are_those_of_the_last_epoch(metrics: dict[str, Any]) -> Non
     assert [figures["epoch"] for figures in history] == [1, 2, 3]
     of_an_epoch = {"train_loss", "test_loss", "test_accuracy", "validation_loss", "validation_accuracy"}
     assert history[-1].keys() == {"epoch"} | of_an_epoch
-    assert metrics.keys() == of_an_epoch | {"train_accuracy", "parameters", "history"}
+    assert metrics.keys() == of_an_epoch | {"train_accuracy", "history"}
     assert {name: metrics[name] for name in of_an_epoch} == {name: history[-1][name] for name in of_an_epoch}
 
 
 @pytest.mark.usefixtures("metrics")
 def test_the_predictions_are_those_of_the_model_in_the_file(data: Data) -> None:
-    with open("plots/cnn/predictions.csv", newline="") as file:
-        rows = list(csv.reader(file))
-    predicted = logits(data, data.test).argmax(dim=1).tolist()
-    expected = [
-        [data.classes[actual], data.classes[guess]]
-        for actual, guess in zip(data.test.labels.tolist(), predicted, strict=True)
-    ]
-    assert rows == [["actual", "predicted"], *expected]
+    predictions = json.loads(Path("metrics/predictions/cnn.json").read_text())
+    confidences, predicted = logits(data, data.test).double().softmax(dim=1).max(dim=1)
+    assert predictions["actual"] == [data.classes[label] for label in data.test.labels]
+    assert predictions["predicted"] == [data.classes[label] for label in predicted]
+    assert predictions["confidence"] == pytest.approx(confidences.tolist(), abs=1e-4)
+
+    with open("plots/cnn/confusion.csv", newline="") as file:
+        rows = [(row["actual"], row["predicted"], int(row["images"])) for row in csv.DictReader(file)]
+    pairs = list(zip(predictions["actual"], predictions["predicted"], strict=True))
+    assert rows == [(*pair, pairs.count(pair)) for pair in itertools.product(data.classes, repeat=2)]
 
 
 @pytest.mark.usefixtures("metrics")

@@ -4,8 +4,8 @@ import platform
 import pytest
 import torch
 
-from stages.training import runtime
 from stages.common.errors import UserError
+from stages.training import runtime
 from stages.training.runtime import keep_freed_memory, prepare
 from tests.tiny import tiny_train
 

@@ -12,37 +12,40 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.transforms.functional import normalize
 
-from stages.training import trainer as training
-from stages.augmentation.transforms import Augmentation
-from stages.training.checkpoint import Checkpoint
+from stages.augmentation.transforms import augmentation
 from stages.common.dataset import Data
 from stages.common.errors import UserError
-from stages.networks.images import Images
+from stages.networks.images import Images, Transform
 from stages.networks.models import CNN, MLP
-from stages.training.trainer import PLAIN, Methods, Trainer, evaluate
+from stages.training import evaluation
+from stages.training.checkpoint import Checkpoint
+from stages.training.evaluation import evaluate
+from stages.training.optimization import Regularization
+from stages.training.run import train
+from stages.training.trainer import PLAIN, Trainer
 from tests.tiny import CPU, tiny_data, tiny_train
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
-AUGMENTATION = Augmentation(2, 0.5, 0.1)
+AUGMENTATION = augmentation(2, 0.5, 0.1)
 
 
 def trainer(
-    methods: Methods = PLAIN,
-    augmentation: Augmentation | None = None,
+    regularization: Regularization = PLAIN,
+    transform: Transform | None = None,
     data: Data | None = None,
     network: dict[str, Any] | None = None,
-    **train: Any,
+    **changes: Any,
 ) -> Trainer:
-    settings = tiny_train(**train)
+    settings = tiny_train(**changes)
     torch.manual_seed(settings.seed)
     model = CNN([[4, 4], [6]], **(network or {}))
-    return Trainer(model, data or tiny_data(), settings, CPU, augmentation, methods)
+    return Trainer(model, data or tiny_data(), settings, CPU, transform, regularization)
 
 
 def run(trainer: Trainer) -> Trainer:
-    with Checkpoint.held("test", trainer.key) as checkpoint:
-        trainer.run(checkpoint, "test")
+    with Checkpoint.locked("test", trainer.key) as checkpoint:
+        train("test", trainer, checkpoint)
     return trainer
 
 
@@ -61,15 +64,18 @@ def normalized(data: Data) -> Tensor:
     return result
 
 
-@pytest.mark.parametrize("methods", [PLAIN, Methods(label_smoothing=0.2, weight_decay=0.3)])
-def test_training_equals_a_plain_loop_over_the_same_batches(methods: Methods) -> None:
+@pytest.mark.parametrize("regularization", [PLAIN, Regularization(label_smoothing=0.2, weight_decay=0.3)])
+def test_training_equals_a_plain_loop_over_the_same_batches(regularization: Regularization) -> None:
     data = tiny_data()
-    subject = trainer(methods, data=data)
+    subject = trainer(regularization, data=data)
     model = nn.Sequential(*copy.deepcopy(subject.model))
     matrices = [weight for weight in model.parameters() if weight.dim() > 1]
     vectors = [weight for weight in model.parameters() if weight.dim() == 1]
     adam = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": methods.weight_decay}, {"params": vectors, "weight_decay": 0}],
+        [
+            {"params": matrices, "weight_decay": regularization.weight_decay},
+            {"params": vectors, "weight_decay": 0},
+        ],
         lr=0.01,
         betas=(0.9, 0.95),
         foreach=False,
@@ -79,7 +85,7 @@ def test_training_equals_a_plain_loop_over_the_same_batches(methods: Methods) ->
         total, batches = 0.0, 0
         for batch in subject._batches(epoch):
             loss = cross_entropy(
-                model(images[batch]), data.train.labels[batch], label_smoothing=methods.label_smoothing
+                model(images[batch]), data.train.labels[batch], label_smoothing=regularization.label_smoothing
             )
             adam.zero_grad()
             loss.backward()
@@ -106,7 +112,7 @@ def test_an_epoch_takes_whole_batches_of_distinct_images_in_an_order_of_its_own(
 
 
 def test_each_epoch_draws_its_own_augmentation() -> None:
-    subject = trainer(augmentation=AUGMENTATION)
+    subject = trainer(transform=AUGMENTATION)
     index = torch.zeros(16, dtype=torch.int64)
     seen = []
     for epoch in (1, 2, 1):
@@ -117,19 +123,21 @@ def test_each_epoch_draws_its_own_augmentation() -> None:
 
 
 def test_the_same_seed_repeats_every_bit_and_another_does_not() -> None:
-    methods = Methods(0.1, 0.1, 0.02, 0.3)
+    regularization = Regularization(0.1, 0.1, 0.02, 0.3)
     network = {"batch_norm": True, "dropout": 0.2}
-    first, again, other = (run(trainer(methods, AUGMENTATION, network=network, seed=s)) for s in (0, 0, 1))
+    first, again, other = (
+        run(trainer(regularization, AUGMENTATION, network=network, seed=s)) for s in (0, 0, 1)
+    )
     assert equal(first.result, again.result)
     assert first.history == again.history
     assert not equal(first.result, other.result)
 
 
 def test_all_methods_off_is_plain_training() -> None:
-    off = Methods(label_smoothing=0.0, weight_decay=0.0, one_cycle_peak=None, averaging=0.0)
+    off = Regularization(label_smoothing=0.0, weight_decay=0.0, one_cycle_peak=None, averaging=0.0)
     network = {"batch_norm": False, "dropout": 0.0}
     plain, switched_off = (
-        run(trainer(augmentation=AUGMENTATION)),
+        run(trainer(transform=AUGMENTATION)),
         run(trainer(off, AUGMENTATION, network=network)),
     )
     assert equal(plain.result, switched_off.result)
@@ -137,16 +145,16 @@ def test_all_methods_off_is_plain_training() -> None:
 
 
 @pytest.mark.parametrize(
-    "methods",
+    "regularization",
     [
-        Methods(label_smoothing=0.1),
-        Methods(weight_decay=0.1),
-        Methods(one_cycle_peak=0.02),
-        Methods(averaging=0.5),
+        Regularization(label_smoothing=0.1),
+        Regularization(weight_decay=0.1),
+        Regularization(one_cycle_peak=0.02),
+        Regularization(averaging=0.5),
     ],
 )
-def test_each_method_alone_changes_the_result(methods: Methods) -> None:
-    assert not equal(run(trainer()).result, run(trainer(methods)).result)
+def test_each_method_alone_changes_the_result(regularization: Regularization) -> None:
+    assert not equal(run(trainer()).result, run(trainer(regularization)).result)
 
 
 def test_dropout_alone_changes_the_result() -> None:
@@ -155,7 +163,7 @@ def test_dropout_alone_changes_the_result() -> None:
 
 def test_weight_decay_shrinks_matrices_by_its_share_and_nothing_else() -> None:
     network = {"batch_norm": True}
-    plain, decayed = trainer(network=network), trainer(Methods(weight_decay=0.5), network=network)
+    plain, decayed = trainer(network=network), trainer(Regularization(weight_decay=0.5), network=network)
     before = weights(plain.model)
     batch = torch.arange(16)
     plain.step(batch)
@@ -171,7 +179,7 @@ def test_weight_decay_shrinks_matrices_by_its_share_and_nothing_else() -> None:
 
 
 def test_averaged_weights_are_an_exponential_average_over_the_steps() -> None:
-    subject = trainer(Methods(averaging=0.25), network={"batch_norm": True}, epochs=2)
+    subject = trainer(Regularization(averaging=0.25), network={"batch_norm": True}, epochs=2)
     decay = 1 - 1 / (0.25 * 2 * 6)  # a quarter of 2 epochs of 6 steps
     average = {name: tensor.double() for name, tensor in subject.model.state_dict().items()}
     for step in range(12):
@@ -185,19 +193,19 @@ def test_averaged_weights_are_an_exponential_average_over_the_steps() -> None:
 
 
 def test_averaging_that_covers_less_than_a_step_is_the_last_weights() -> None:
-    subject = run(trainer(Methods(averaging=0.0001), network={"batch_norm": True}))
+    subject = run(trainer(Regularization(averaging=0.0001), network={"batch_norm": True}))
     averaged = dict(subject.result.named_parameters())
     assert all(torch.equal(averaged[name], weight) for name, weight in subject.model.named_parameters())
 
 
 def test_the_averaged_weights_are_what_is_evaluated() -> None:
-    subject = run(trainer(Methods(averaging=0.5)))
+    subject = run(trainer(Regularization(averaging=0.5)))
     assert subject.history[-1]["test_loss"] == evaluate(subject.result, subject.test, CPU).loss
     assert subject.history[-1]["test_loss"] != evaluate(subject.model, subject.test, CPU).loss
 
 
 def test_the_one_cycle_rises_falls_and_ends_with_the_run() -> None:
-    subject = trainer(Methods(one_cycle_peak=0.02), epochs=5)
+    subject = trainer(Regularization(one_cycle_peak=0.02), epochs=5)
     rates = []
     for epoch in range(1, 6):
         for batch in subject._batches(epoch):
@@ -217,7 +225,9 @@ def test_the_one_cycle_rises_falls_and_ends_with_the_run() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 def test_a_run_of_a_few_steps_has_a_cycle_too(steps: int) -> None:
     subject = run(
-        trainer(Methods(one_cycle_peak=0.02, averaging=0.5), data=tiny_data(train=16 * steps), epochs=1)
+        trainer(
+            Regularization(one_cycle_peak=0.02, averaging=0.5), data=tiny_data(train=16 * steps), epochs=1
+        )
     )
     assert math.isfinite(subject.history[-1]["train_loss"])
 
@@ -240,7 +250,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_good_epoch(
     assert "epoch 2, batch 3 of 6" in message
     assert "train.learning_rate from 0.01" in message
     assert len(steps) == 12  # looked at when the epoch was over
-    with Checkpoint.held("test", subject.key) as checkpoint:
+    with Checkpoint.locked("test", subject.key) as checkpoint:
         state = checkpoint.load()
     assert state is not None
     assert [figures["epoch"] for figures in state["history"]] == [1]
@@ -249,7 +259,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_good_epoch(
 def test_infinite_inputs_end_the_run_in_the_first_batch() -> None:
     data = tiny_data()
     with pytest.raises(UserError, match=r"epoch 1, batch 1 of 6: lower reg\.one_cycle_peak.* from 0\.02"):
-        run(trainer(Methods(one_cycle_peak=0.02), data=replace(data, std=torch.zeros(3))))
+        run(trainer(Regularization(one_cycle_peak=0.02), data=replace(data, std=torch.zeros(3))))
 
 
 def test_a_test_loss_that_is_no_number_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +271,7 @@ def test_a_test_loss_that_is_no_number_ends_the_run(monkeypatch: pytest.MonkeyPa
 
 
 def test_evaluation_equals_one_image_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "EVALUATION_BATCH", 7)
+    monkeypatch.setattr(evaluation, "BATCH", 7)
     data = tiny_data()
     torch.manual_seed(3)
     model = CNN([[4, 4]], batch_norm=True, dropout=0.5)
@@ -270,13 +280,15 @@ def test_evaluation_equals_one_image_at_a_time(monkeypatch: pytest.MonkeyPatch) 
     result = evaluate(model, images, CPU)
     assert model.training
     model.eval()
-    losses, predictions = [], []
+    losses, predictions, confidences = [], [], []
     for image, label in (images[n] for n in range(45)):
         log_probabilities = model(image[None]).double().log_softmax(dim=1)[0]
         losses.append(-log_probabilities[label].item())
         predictions.append(int(log_probabilities.argmax()))
+        confidences.append(log_probabilities.max().exp().item())
     assert result.loss == pytest.approx(sum(losses) / 45, rel=1e-5)
     assert result.predictions.tolist() == predictions
+    assert result.confidences.tolist() == pytest.approx(confidences, rel=1e-5)
     hits = sum(a == b for a, b in zip(predictions, data.test.labels.tolist(), strict=True))
     assert result.accuracy == pytest.approx(hits / 45)
     assert evaluate(model, images, CPU).loss == result.loss
@@ -328,7 +340,7 @@ class Looks(TorchDispatchMode):
 
 def test_no_step_looks_at_a_value() -> None:
     subject = trainer(
-        Methods(0.1, 0.1, 0.02, 0.3), AUGMENTATION, network={"batch_norm": True, "dropout": 0.1}
+        Regularization(0.1, 0.1, 0.02, 0.3), AUGMENTATION, network={"batch_norm": True, "dropout": 0.1}
     )
     subject.model.train()
     with Looks() as looks:
@@ -338,3 +350,8 @@ def test_no_step_looks_at_a_value() -> None:
         assert losses[0].item() > 0
         assert len(subject.images.labels[subject.images.labels == 3]) > 0
     assert looks.seen == ["aten._local_scalar_dense.default", "aten.index.Tensor"]
+
+
+def test_a_batch_larger_than_the_training_set_is_refused() -> None:
+    with pytest.raises(UserError, match=r"train\.batch_size is 200, .* training images, 104"):
+        trainer(batch_size=200)

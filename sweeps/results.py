@@ -1,0 +1,65 @@
+"""The results in ``sweeps/results``: each seed's, their means and deviations, as data frames and Markdown."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+RESULTS = Path("sweeps/results")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The results of one sweep."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def frame(content: dict[str, Any]) -> pd.DataFrame:
+    """A row for each setting, model and seed: ``number``, ``setting``, ``model``, ``seed``, then the metrics.
+
+    ``number`` is the setting's place in the results. The settings of a search are named by what they change.
+    """
+    rows = []
+    for number, (name, entry) in enumerate(content["settings"].items()):
+        changes = ", ".join(f"{key} {_short(value)}" for key, value in entry["changes"].items())
+        setting = changes if content["metric"] == "validation_accuracy" else name.replace("_", " ")
+        for seed, result in entry["seeds"].items():
+            for stage in (key for key in result if key != "experiment"):
+                model = stage.removeprefix("train_")
+                place = {"number": number, "setting": setting, "model": model, "seed": int(seed)}
+                rows.append(place | result[stage])
+    return pd.DataFrame(rows)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)
+
+
+def summary(content: dict[str, Any]) -> pd.DataFrame:
+    """A row for each setting and model, in the order of the results; of a search the best first.
+
+    ``mean`` is that of the accuracy that the sweep compares, over the seeds, ``deviation`` their sample
+    standard deviation, NaN for one seed. ``difference`` is to the model's first row, NaN where there is none;
+    ``train`` is the mean train accuracy, ``gap`` what it has above ``mean``.
+    """
+    seeds = frame(content).groupby(["number", "setting", "model"], sort=False)
+    rows: pd.DataFrame = (
+        seeds[content["metric"]].agg(mean="mean", deviation="std", seeds="count").reset_index()
+    )
+    rows["train"] = seeds["train_accuracy"].mean().array
+    if content["metric"] == "validation_accuracy":
+        rows = rows.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
+    difference = rows["mean"] - rows.groupby("model")["mean"].transform("first")
+    rows["difference"] = difference.mask(difference == 0)
+    rows["gap"] = rows["train"] - rows["mean"]
+    return rows[["model", "setting", "mean", "deviation", "difference", "train", "gap", "seeds"]]
+
+
+def table(content: dict[str, Any]) -> str:
+    """The `summary` as a Markdown table."""
+    rows = summary(content).rename(columns={"mean": content["metric"], "train": "train_accuracy"})
+    rows.columns = rows.columns.str.replace("_", " ")
+    formats, align = ("", "", ".4f", ".4f", "+.4f", ".4f", "+.4f"), ("left", "left", *["right"] * 6)
+    cells = rows.astype(object).where(rows.notna(), None).set_index("model")
+    return cells.to_markdown(floatfmt=formats, missingval="", colalign=align, disable_numparse=[0, 1])
