@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,14 @@ def tracked_files() -> list[str]:
     return [name for name in listing.splitlines() if (ROOT / name).is_file()]
 
 
-def copy_project(target: Path, changes: Mapping[str, Mapping[str, Any]]) -> Path:
-    """A clone of the project in ``target`` with ``changes`` to params.yaml, and results of no run."""
+def copy_project(target: Path, changes: Mapping[str, Mapping[str, Any]], patches: Sequence[str] = ()) -> Path:
+    """A clone of the project in ``target`` with ``patches``, ``changes`` to params.yaml, and no results."""
     for name in tracked_files():
         if not name.startswith(("metrics/", "plots/", "dvc.lock")):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
+    for patch in patches:
+        subprocess.run(["git", "apply", "-"], cwd=target, input=patch, text=True, check=True)
     params = yaml.safe_load((target / "params.yaml").read_text())
     for section, values in changes.items():
         params[section] |= values

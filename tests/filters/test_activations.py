@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stages.common.dataset import Data, Split
+from stages.common.geometry import Field
 from stages.filters import activations as subject
 from stages.filters.activations import (
     activations,
@@ -18,8 +20,6 @@ from stages.filters.activations import (
     survey,
     top_patches,
 )
-from stages.common.dataset import Data, Split
-from stages.common.geometry import Field
 from stages.networks.images import Images
 from stages.networks.models import CNN
 
@@ -125,14 +125,14 @@ def test_survey_is_that_of_a_brute_force_pass(monkeypatch: pytest.MonkeyPatch) -
                 row, column = np.unravel_index(one.argmax(), one.shape)
                 per_image.append((-one[row, column], index, row, column))
             best = sorted(per_image)[:9]
-            found = zip(
+            best_values = zip(
                 (-result.values[:, channel]).tolist(),
                 result.images[:, channel].tolist(),
                 result.rows[:, channel].tolist(),
                 result.columns[:, channel].tolist(),
                 strict=True,
             )
-            for (value, *place), (true_value, *true_place) in zip(found, best, strict=True):
+            for (value, *place), (true_value, *true_place) in zip(best_values, best, strict=True):
                 assert value == pytest.approx(true_value, abs=1e-5)
                 assert place == true_place
             assert len(set(result.images[:, channel].tolist())) == 9
@@ -207,8 +207,8 @@ def test_effective_fields_are_the_mean_gradients_and_stay_in_the_field(
     images = Images(data.test, data)
     model = make_cnn([[3, 4], [5]])
     chosen = torch.tensor([4, 0, 5])
-    found = effective_fields(model, images, chosen)
-    for number, (magnitude, field) in enumerate(zip(found, fields(model), strict=True)):
+    magnitudes = effective_fields(model, images, chosen)
+    for number, (magnitude, field) in enumerate(zip(magnitudes, fields(model), strict=True)):
         expected = torch.zeros(32, 32)
         for index in chosen.tolist():
 

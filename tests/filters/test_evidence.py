@@ -21,7 +21,7 @@ def linear(weights: Tensor) -> nn.Module:
 def test_occlusion_is_the_mean_drop_over_the_windows_that_hide_a_pixel() -> None:
     torch.manual_seed(0)
     weights, images = torch.randn(3, 32, 32).double(), torch.randn(2, 3, 32, 32).double()
-    found = occlusion(linear(weights), images)
+    evidence_map = occlusion(linear(weights), images)
     share = (images * weights).sum(dim=1)  # what each pixel gives to the logit
     for y, x in ((0, 0), (3, 17), (16, 16), (31, 30)):
         windows = [
@@ -34,7 +34,7 @@ def test_occlusion_is_the_mean_drop_over_the_windows_that_hide_a_pixel() -> None
         drops = [
             share[:, max(top, 0) : top + 8, max(left, 0) : left + 8].sum(dim=(1, 2)) for top, left in windows
         ]
-        torch.testing.assert_close(found[:, y, x].double(), sum(drops, torch.zeros(2).double()) / 4)
+        torch.testing.assert_close(evidence_map[:, y, x].double(), sum(drops, torch.zeros(2).double()) / 4)
 
 
 def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 from torch import Tensor
 
+from stages.common.dataset import Data, Split
 from stages.filters import explorer
 from stages.filters.activations import activations
-from stages.common.dataset import Data, Split
-from stages.filters.analysis import study
+from stages.filters.analysis import analyze
 from stages.networks.images import Images
 from stages.networks.models import CNN
 
@@ -49,10 +49,10 @@ def make(count: int = 30) -> tuple[CNN, Data]:
 
 
 def write(path: Path, model: CNN, data: Data) -> tuple[list[int], list[Tensor]]:
-    found = study(model, data, 17, seed=0)
-    explorer.write(path, "regularized", model, data, found)
-    indices = explorer.choose(model, data, 17, found.sample)
-    return indices, [layer.patches for layer in found.layers]
+    analysis = analyze(model, data, 17, seed=0)
+    explorer.write(path, "regularized", model, data, analysis)
+    indices = explorer.choose(model, data, 17, analysis.sample)
+    return indices, [layer.patches for layer in analysis.layers]
 
 
 def content(path: Path) -> dict[str, Any]:
@@ -174,9 +174,9 @@ def test_classes_of_equal_rounded_probability_stand_as_in_the_pictures(tmp_path:
     model, data = make()
     close_classes(model)
     write(tmp_path / "page.html", model, data)
-    found = study(model, data, 17, seed=0)
-    assert found.best == [(data.classes[place], 0.1) for place in (9, 8, 7, 6, 5)]
-    assert found.predicted == data.classes[9]
+    analysis = analyze(model, data, 17, seed=0)
+    assert analysis.best == [(data.classes[place], 0.1) for place in (9, 8, 7, 6, 5)]
+    assert analysis.predicted == data.classes[9]
     assert all(image["best"] == [9, 8, 7, 6, 5] for image in content(tmp_path / "page.html")["images"])
 
 

@@ -66,9 +66,9 @@ def test_a_clone_shows_metrics_and_charts_without_data(clone: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "old", "new", "stage"),
     [
-        ("stages/study/augmentation.py", "reflect", "replicate", "train_augmented"),
+        ("stages/augmentation/transforms.py", "reflected", "mirrored", "train_augmented"),
         ("params.yaml", "crop_pad: 2", "crop_pad: 3", "train_regularized"),
-        ("metrics/cnn.json", '"parameters": ', '"parameters": 1', "train_cnn"),
+        ("metrics/cnn.json", '"train_accuracy": ', '"train_accuracy": 1', "train_cnn"),
         ("dvc.lock", "seed: 0", "seed: 1", "download"),
     ],
 )

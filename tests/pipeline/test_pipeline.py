@@ -18,7 +18,18 @@ from filelock import FileLock
 from PIL import Image
 
 from stages.data import synthetic
-from tests.project import MODELS, STAGES, TINY, accident, command, commit, copy_project, dvc, executed
+from tests.project import (
+    MODELS,
+    STAGES,
+    TINY,
+    TRAININGS,
+    accident,
+    command,
+    commit,
+    copy_project,
+    dvc,
+    executed,
+)
 from tools.quickstart import REDUCED
 
 pytestmark = pytest.mark.slow
@@ -92,10 +103,10 @@ def test_the_whole_study_learns(tmp_path: Path) -> None:
         assert [epoch["epoch"] for epoch in metrics["history"]] == list(range(1, len(losses) + 1))
         accuracy[name] = metrics["test_accuracy"]
         assert accuracy[name] > 0.1 + 0.2
-        with open(folder / f"plots/{name}/predictions.csv") as file:
-            rows = list(csv.DictReader(file))
-        right = sum(row["actual"] == row["predicted"] for row in rows)
-        assert right / len(rows) == pytest.approx(accuracy[name], abs=1e-6)
+        predictions = json.loads((folder / f"metrics/predictions/{name}.json").read_text())
+        pairs = list(zip(predictions["actual"], predictions["predicted"], strict=True))
+        right = sum(actual == predicted for actual, predicted in pairs)
+        assert right / len(pairs) == pytest.approx(accuracy[name], abs=1e-6)
     assert accuracy["baseline"] < accuracy["cnn"] < min(accuracy["augmented"], accuracy["regularized"])
     for path in outputs(folder):
         if path.endswith(".json"):
@@ -135,11 +146,74 @@ def test_a_changed_parameter_runs_its_stages_and_changing_it_back_runs_none(
     assert (clone / "dvc.lock").read_bytes() == lock
 
 
-def test_editing_what_draws_retrains_nothing(clone: Path) -> None:
-    for module in ("figures", "filter_figures"):
-        with open(clone / f"stages/study/{module}.py", "a") as file:
-            file.write("# edited\n")
-    assert executed(dvc(clone, "repro")) == ["download", "visualize_filters"]
+# what an edit of a file makes stale: its room's stages and no other
+EDITS = {
+    "stages/__init__.py": list(STAGES),
+    "stages/common/errors.py": list(STAGES),
+    "stages/data/synthetic.py": ["download"],
+    "stages/drawing/figures.py": ["download", "visualize_filters"],
+    "stages/networks/models.py": [*TRAININGS, "visualize_filters"],
+    "stages/training/trainer.py": [*TRAININGS],
+    "stages/augmentation/transforms.py": ["train_augmented", "train_regularized"],
+    "stages/regularization/params.py": ["train_regularized"],
+    "stages/filters/figures.py": ["visualize_filters"],
+    "stages/filters/explorer.html": ["visualize_filters"],
+    "stages/filters/params.py": ["visualize_filters"],
+    "stages/train_cnn.py": ["train_cnn"],
+    "stages/params.py": [],
+    "tools/report.py": [],
+    "sweeps/worker.py": [],
+    "theory/gradients.py": [],
+}
+
+
+def stale(folder: Path) -> list[str]:
+    """The stages of which DVC says that something has changed, sorted."""
+    return sorted(json.loads(dvc(folder, "status", "--json")))
+
+
+def test_an_edit_makes_the_stages_of_its_room_stale(clone: Path) -> None:
+    for file, stages in EDITS.items():
+        content = (clone / file).read_text()
+        (clone / file).write_text(content + "\n")
+        assert stale(clone) == sorted(stages), file
+        (clone / file).write_text(content)
+    assert stale(clone) == []
+
+
+def test_an_edit_of_the_augmentation_runs_what_augments_and_the_filters(clone: Path) -> None:
+    path = clone / "stages/augmentation/transforms.py"
+    path.write_text(path.read_text().replace("inpt.flip(-1)", "inpt.flip(-2)"))
+    assert executed(dvc(clone, "repro")) == ["train_augmented", "train_regularized", "visualize_filters"]
+
+
+def test_an_edit_that_changes_no_output_runs_its_stage_alone(clone: Path) -> None:
+    """Here the schema of the images' section: `download` writes the same bytes."""
+    with open(clone / "stages/data/params.py", "a") as file:
+        file.write("# edited\n")
+    assert executed(dvc(clone, "repro")) == ["download"]
+
+
+def test_only_code_counts_in_a_room(clone: Path) -> None:
+    """What Python, editors, notebooks and operating systems leave there makes no stage stale."""
+    for room in ("stages", *(str(path.parent) for path in clone.glob("stages/*/__init__.py"))):
+        for name in (
+            "__pycache__/errors.cpython-311.pyc",
+            ".ipynb_checkpoints/errors-checkpoint.py",
+            ".mypy_cache/3.11/cache.json",
+            ".idea/workspace.xml",
+            "errors.pyc",
+            "errors.py~",
+            ".errors.py.swp",
+            "#errors.py#",
+            ".#errors.py",
+            "errors.py.orig",
+            ".DS_Store",
+            "Thumbs.db",
+        ):
+            (clone / room / name).parent.mkdir(exist_ok=True)
+            (clone / room / name).write_text("left behind")
+    assert stale(clone) == []
 
 
 def test_everything_again_elsewhere_gives_the_same_bytes(clone: Path, tmp_path: Path) -> None:
@@ -199,6 +273,45 @@ def test_an_experiment_can_be_run_and_compared(clone: Path) -> None:
     dvc(clone, "exp", "apply", "wider")
     assert outputs(clone) == before
     assert executed(dvc(clone, "repro")) == []
+
+
+def test_a_transformation_of_torchvision_is_one_parameter_away(clone: Path) -> None:
+    dvc(
+        clone,
+        "exp",
+        "run",
+        "-n",
+        "erasing",
+        "-S",
+        "aug.extra=[{RandomErasing: {p: 0.25}}]",
+        "train_augmented",
+    )
+    shown = csv.DictReader(dvc(clone, "exp", "show", "--csv").splitlines())
+    extra = {row["Experiment"]: row["aug.extra"] for row in shown}
+    assert "RandomErasing" in extra["erasing"]
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    assert params["aug"]["extra"] == [{"RandomErasing": {"p": 0.25}}]
+    refused = command(clone, "dvc", "exp", "run", "-S", "aug.extra=[{RandomErase: {}}]", "train_augmented")
+    assert refused.returncode
+    assert "transformations of torchvision.transforms.v2, which has no 'RandomErase'" in refused.stderr
+
+
+def test_the_table_of_experiments_can_be_read(clone: Path) -> None:
+    columns = dvc(clone, "exp", "show", "--csv").splitlines()[0].split(",")
+    assert len(columns) <= 75
+    assert not [name for name in columns if name.endswith((".py", ".html"))][8:]  # scripts, not modules
+    metrics = json.loads(dvc(clone, "metrics", "show", "--json"))[""]["data"]
+
+    def scalars(content: Any) -> list[Any]:
+        return (
+            [x for value in content.values() for x in scalars(value)]
+            if isinstance(content, dict)
+            else [content]
+        )
+
+    values = [value for file in metrics.values() for value in scalars(file.get("data", {}))]
+    assert len(values) > 16
+    assert not [value for value in values if isinstance(value, str)]
 
 
 def queued(folder: Path, name: str) -> str:
@@ -303,9 +416,10 @@ def test_charts_show_each_thing_once(clone: Path) -> None:
     on_disk = {str(file.relative_to(clone)) for file in (clone / "plots").glob("**/*.png")}
     assert set(pictures) == on_disk
     for name in MODELS:
-        (part,) = plots[f"plots/{name}/predictions.csv"]
+        (part,) = plots[f"plots/{name}/confusion.csv"]
         values = part["content"]["data"]["values"]
-        assert len(values) == TINY["data"]["test_size"]
+        assert sum(int(value["images"]) for value in values) == TINY["data"]["test_size"]
+        assert len(values) == 10 * 10
 
 
 def official_archive(path: Path) -> None:
@@ -335,7 +449,7 @@ def test_the_study_runs_from_an_archive_in_the_official_layout(tmp_path: Path) -
     folder = copy_project(tmp_path / "clone", cifar)
     assert executed(dvc(folder, "repro", CIFAR10_ARCHIVE=str(archive))) == sorted(STAGES)
     download = json.loads((folder / "metrics/download.json").read_text())
-    assert download["archive_md5"] == hashlib.md5(archive.read_bytes()).hexdigest()
+    assert download["archive_md5"] == [hashlib.md5(archive.read_bytes()).hexdigest()]
     assert sum(download["train_per_class"]) == 150
     assert sum(download["validation_per_class"]) == 50
     metrics = json.loads((folder / "metrics/cnn.json").read_text())

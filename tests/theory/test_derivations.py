@@ -20,7 +20,7 @@ from theory.gradients import (
 )
 from stages.networks.models import CNN
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
 MATH = [*re.findall(r"```math\n(.*?)```", PAGE, re.S), *re.findall(r"\$`(.*?)`\$", PAGE, re.S)]
 NETWORK = CNN([[32, 32], [64, 64]])
