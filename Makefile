@@ -28,7 +28,8 @@ help:  ## show this list
 setup: $(DEV_READY)  ## make .venv from the lock files: for running, checks, tests and sweeps
 
 $(READY):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and \
+	    f"error: {sys.executable} is Python {sys.version.split()[0]}, but 3.11 to 3.14 is needed: make PYTHON=...")'
 	@echo "installing $(LOCK) into $(VENV): $(COST_$(TORCH))"
 	@$(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/.ready-* $(VENV)/.dev-*
@@ -39,7 +40,7 @@ $(READY):
 	@touch $@
 
 $(DEV_READY): | $(READY)
-	@echo "installing requirements-dev.lock into $(VENV): 40 MB to download"
+	@echo "installing requirements-dev.lock into $(VENV): 50 MB to download, 0.2 GB on disk"
 	@rm -f $(VENV)/.dev-*
 	@$(INSTALL) -r requirements-dev.lock
 	@touch $@

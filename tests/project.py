@@ -40,16 +40,16 @@ def local_modules(file: Path) -> set[Path]:
 
 def import_closure(file: Path) -> set[str]:
     """``file``, everything of this project that importing it runs, as paths from the root."""
-    found: set[Path] = set()
+    closure: set[Path] = set()
     waiting = [file]
     while waiting:
         module = waiting.pop()
-        if module not in found:
-            found.add(module)
+        if module not in closure:
+            closure.add(module)
             waiting += local_modules(module)
             packages = (folder / "__init__.py" for folder in module.parents)
             waiting += [package for package in packages if package.is_file()]
-    return {str(module.relative_to(ROOT)) for module in found}
+    return {module.relative_to(ROOT).as_posix() for module in closure}
 
 
 def tracked_files() -> list[str]:

@@ -1,6 +1,5 @@
 """Small data, parameters and runs for the tests."""
 
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +72,8 @@ def tiny_project(folder: Path, data: Data, **changes: dict[str, Any]) -> None:
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """In place of a full disk, which root could fill as well: no file can grow past ``size`` bytes."""
+    import resource  # not on Windows
+
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

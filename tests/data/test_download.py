@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -214,6 +213,8 @@ def test_file_where_a_folder_belongs(tmp_path: Path, archive: Path) -> None:
 def test_full_disk(tmp_path: Path, archive: Path) -> None:
     """A limit on the size of files stands for a full disk: it holds for root too."""
     write_params(tmp_path)
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
     try:
@@ -228,6 +229,8 @@ def test_full_disk(tmp_path: Path, archive: Path) -> None:
 @pytest.mark.slow
 def test_full_disk_under_the_cache(tmp_path: Path, archive: Path) -> None:
     content = archive.read_bytes()
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with serving() as server:
         server.serve(content)
