@@ -88,7 +88,7 @@ locks:  ## make the lock files from pyproject.toml, with uv
 	    requirements.lock | tr '"' "'" >> requirements-cpu.lock
 
 clean:  ## remove .quickstart/, charts and tool caches; keep data, models and results
-	rm -rf .quickstart .mypy_cache .pytest_cache .ruff_cache .hypothesis dvc_plots runs/charts runs/offline.html
+	rm -rf .quickstart .mypy_cache .pytest_cache .ruff_cache .hypothesis dvc_plots runs/charts
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart repro charts summary readme sweep lint test bench locks clean

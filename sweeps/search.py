@@ -9,36 +9,38 @@ from typing import Annotated, Any
 
 import optuna
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from stages.common.errors import UserError
-from stages.common.params import Schema, read, seed, short
-from stages.params import check_all
+from stages.common.params import Schema, check, key, read
 from tools.models import MODELS
 
-Training = Annotated[str, Field(pattern=f"^train_({'|'.join(MODELS)})$")]
+TRAININGS = [f"train_{model}" for model in MODELS]
+Training = Annotated[str, Field(pattern=f"^({'|'.join(TRAININGS)})$")]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Name = Annotated[str, Field(pattern=r"^\w+$")]
 Key = Annotated[str, Field(pattern=r"^\w+\.\w+$")]
 Changes = dict[Key, Any]
-Call = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]  # {name: {argument: value}}
+Values = Annotated[list[Any], Field(min_length=1)]
+Call = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 class Search(Schema):
     """One of ``settings`` (only reported), ``grid`` and ``space``; the other keys go with each of them.
 
-    What is Optuna's has its name there, ``{TPESampler: {multivariate: true}}``; an axis of ``space`` what
-    follows ``suggest_`` there, ``{float: {low: 0, high: 0.2}}``.
+    Samplers and pruners have their names in Optuna, the axes of ``space`` what follows ``suggest_`` there.
     """
 
-    targets: list[Training] = Field(min_length=1)
-    seeds: list[Annotated[int, seed()]] = Field(min_length=1)
-    fixed: Changes = Field(default={})
-    settings: dict[Annotated[str, Field(pattern=r"^\w+$")], Changes] = Field(default={})
-    grid: dict[Key, Annotated[list[Any], Field(min_length=1)]] = Field(default={})
-    space: dict[Key, Call] = Field(default={})
-    trials: int = Field(default=1, ge=1)
-    sampler: Call = Field(default={"TPESampler": {}})
-    pruner: Call = Field(default={"NopPruner": {}})
+    targets: list[Training] = key("stages", f"a list of trainings: {', '.join(TRAININGS)}", min_length=1)
+    seeds: list[Seed] = key("train.seed", "a list of whole numbers from 0 to 4294967295", min_length=1)
+    fixed: Changes = key("in all settings", "parameters and values, {train.epochs: 8}", default={})
+    settings: dict[Name, Changes] = key("named", "{name: changes}, names such as off in quotes", default={})
+    grid: dict[Key, Values] = key("combined", "parameters and lists, {reg.dropout: [0, 0.1]}", default={})
+    space: dict[Key, Call] = key("sampled", "{reg.dropout: {float: {low: 0, high: 0.2}}}", default={})
+    trials: int = key("of each setting", "a whole number above 0", default=1, ge=1)
+    sampler: Call = key("Optuna's", "like {TPESampler: {multivariate: true}}", default={"TPESampler": {}})
+    pruner: Call = key("Optuna's", "like {MedianPruner: {n_warmup_steps: 2}}", default={"NopPruner": {}})
 
     def planned_trials(self) -> dict[str, tuple[str, Changes, list[int]]]:
         """Each trial by name: its setting, the changes known before, its seeds, run one after the other."""
@@ -78,16 +80,16 @@ def load(path: Path) -> Search:
     Raises:
         UserError: naming the file, the place in it and what is wrong.
     """
+    from stages.params import check_all  # imports torch, which `worker` does not need
+
     try:
         text = path.read_text(encoding="utf-8")
-        _check_yaml(yaml.compose(text, yaml.SafeLoader))
-        search = Search.model_validate(yaml.safe_load(text))
+        _check_yaml(yaml.compose(text, yaml.SafeLoader), path)
+        search = check(Search, yaml.safe_load(text), str(path))
         search.prepare(optuna.create_study())
         examples = search.examples()
-    except ValidationError as invalid:
-        error = invalid.errors()[0]
-        place = ".".join(map(str, error["loc"]))
-        raise UserError(f"{path}: {place}: {error['msg']}: it is {short(error['input'])}") from None
+    except UserError:
+        raise
     except Exception as error:  # whatever YAML and Optuna raise
         raise UserError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from None
     if sum(map(bool, (search.settings, search.grid, search.space))) != 1:
@@ -95,8 +97,8 @@ def load(path: Path) -> Search:
     defaults = read()
     for changes in examples:
         content = copy.deepcopy(defaults)
-        for key, value in (search.fixed | changes).items():
-            section, name = key.split(".")
+        for parameter, value in (search.fixed | changes).items():
+            section, name = parameter.split(".")
             content.setdefault(section, {})[name] = value
         params = check_all(content, f"{path} with {changes}")
         if not search.settings and not (params.data.validation_size and len(search.targets) == 1):
@@ -106,18 +108,18 @@ def load(path: Path) -> Search:
     return search
 
 
-def _check_yaml(node: Any) -> None:
+def _check_yaml(node: Any, path: Path) -> None:
     """Refuse what PyYAML, which reads YAML 1.1, would silently take for something else.
 
     Raises:
-        ValueError: a number such as ``5e-05``, which would be text, or a key that is there twice.
+        UserError: a number such as ``5e-05``, which would be text, or a key that is there twice.
     """
     if isinstance(node, yaml.CollectionNode):
         keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
         if repeated := [key for key in keys if keys.count(key) > 1]:
-            raise ValueError(f"the key {repeated[0]} is there twice")
+            raise UserError(f"{path}: the key {repeated[0]} is there twice")
         for part in node.value:
-            _check_yaml(part[1] if keys else part)
+            _check_yaml(part[1] if keys else part, path)
     elif node and node.tag.endswith(":str") and not node.style and NUMBER.fullmatch(node.value):
         number = yaml.safe_dump(float(node.value)).split()[0]
-        raise ValueError(f"{node.value} is text in YAML 1.1: write {number}")
+        raise UserError(f"{path}: {node.value} is text in YAML 1.1: write {number}")

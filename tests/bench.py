@@ -204,12 +204,13 @@ def main() -> None:
         help="measure transformations instead, a list as for aug.extra; without one, a few common ones",
     )
     options = parser.parse_args()
+    extra = transformations(options.extra) if options.extra else None
     # the clock does not wait for a GPU, and the yardstick is a script for the processor
     train = load(Train).model_copy(update={"device": "cpu"})
     runtime = prepare(train)
     print(f"{runtime.precision} on {runtime.describe()['device_name']}, {torch.get_num_threads()} threads\n")
-    if options.extra:
-        compare_transformations(transformations(options.extra))
+    if extra is not None:
+        compare_transformations(extra)
     else:
         compare_trainings(train, runtime, options.keras)
 

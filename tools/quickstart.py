@@ -53,11 +53,11 @@ def prepare(copy: Path, changes: Mapping[str, Mapping[str, Any]]) -> None:
     for file in ("dvc.yaml", ".dvcignore", ".dvc/config"):
         shutil.copy(file, copy / file)
     (copy / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
-    yaml = YAML()
-    content = yaml.load(PARAMS)
+    round_trip = YAML()
+    content = round_trip.load(PARAMS)
     for section, values in changes.items():
         content[section].update(values)
-    yaml.dump(content, copy / PARAMS)
+    round_trip.dump(content, copy / PARAMS)
     load_all(copy / PARAMS)
 
 

@@ -97,10 +97,10 @@ def archive_note(used: str | None, official: str) -> str:
     ``used`` is the MD5 of the archive that was read, None for synthetic images.
     """
     if used is None:
-        return "Made from synthetic images, not from CIFAR-10."
+        return "These results come from synthetic images, not from CIFAR-10."
     if used == official:
         return ""
-    return f"Made from an archive whose md5 is `{used}`, not the official one's, `{official}`."
+    return f"These results come from an archive with the MD5 `{used}`; the official archive has `{official}`."
 
 
 def fill(text: str, contents: Mapping[str, str], page: Path) -> str:

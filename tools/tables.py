@@ -13,16 +13,11 @@ from stages.params import Params
 def results_table(metrics: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]) -> str:
     """The models side by side: the content of each ``metrics/<model>.json``, and the number of parameters."""
     results = pd.DataFrame.from_dict(dict(metrics), orient="index")
-    table = pd.DataFrame(
-        {
-            "test accuracy": results["test_accuracy"],
-            "test loss": results["test_loss"],
-            "train accuracy": results["train_accuracy"],
-            "gap": results["train_accuracy"] - results["test_accuracy"],
-            "parameters": pd.Series(sizes),
-        }
+    table = results[["test_accuracy", "test_loss", "train_accuracy"]].assign(
+        gap=results["train_accuracy"] - results["test_accuracy"], parameters=pd.Series(sizes)
     )
-    return str(table.rename_axis("model").to_markdown(floatfmt=("", ".4f", ".4f", ".4f", "+.4f", ",.0f")))
+    table = table.rename(columns=lambda name: name.replace("_", " ")).rename_axis("model")
+    return str(table.to_markdown(floatfmt=("", ".4f", ".4f", ".4f", "+.4f", ",.0f")))
 
 
 def filter_table(filters: Mapping[str, Any]) -> str:
@@ -32,7 +27,7 @@ def filter_table(filters: Mapping[str, Any]) -> str:
         {
             "channels": layers["active"].str.len(),
             "field": layers["receptive_field"].map("{0} x {0}".format),
-            "effective side": layers["effective_field"],
+            "effective width": layers["effective_width"],
             "active": layers["active"].map(lambda shares: f"{min(shares):.0%} to {max(shares):.0%}"),
             "median": layers["active"].map(statistics.median).map("{:.0%}".format),
             "largest": layers["maximum"].map(max),

@@ -202,7 +202,7 @@ def effective_fields(model: CNN, images: Images, indices: Tensor) -> list[Tensor
     return totals
 
 
-def effective_size(magnitude: Tensor) -> float:
+def effective_width(magnitude: Tensor) -> float:
     """Side in pixels of the square with as many pixels as matter in ``magnitude`` (H, W).
 
     Those above 1 - 95.45 % of the largest count, as in Luo et al. 2016; 0 where nothing is above 0.

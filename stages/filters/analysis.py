@@ -14,7 +14,7 @@ from stages.filters.activations import (
     activations,
     convolutions,
     effective_fields,
-    effective_size,
+    effective_width,
     fields,
     survey,
     top_patches,
@@ -33,7 +33,7 @@ class Layer:
 
     ``activation`` (C, H, W): its answer to the chosen image after ReLU; ``survey`` and ``patches``
     (C, K, size, size, 3) uint8: its answers to the test set, and what excites it most; ``magnitude``
-    (H, W): how much its central unit depends on each pixel, ``effective``: how wide that is.
+    (H, W): how much its central unit depends on each pixel, ``effective_width``: of how many pixels.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Layer:
     survey: Survey
     patches: Tensor
     magnitude: Tensor
-    effective: float
+    effective_width: float
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def analyze(model: CNN, data: Data, index: int, seed: int) -> FilterAnalysis:
             result,
             top_patches(data.test.images, field, result, PADDING),
             magnitude,
-            effective_size(magnitude),
+            effective_width(magnitude),
         )
         for name, field, answer, result, magnitude in zip(
             convolutions(model),
@@ -146,7 +146,7 @@ def metrics(model: str, analysis: FilterAnalysis) -> dict[str, Any]:
             {
                 "layer": layer.name,
                 "receptive_field": layer.field.size,
-                "effective_field": round(layer.effective, 2),
+                "effective_width": round(layer.effective_width, 2),
                 "dead": layer.survey.dead,
                 "active": _numbers(layer.survey.active),
                 "mean": _numbers(layer.survey.mean),

@@ -14,7 +14,7 @@ from stages.filters.activations import (
     convolutions,
     cut,
     effective_fields,
-    effective_size,
+    effective_width,
     fields,
     recorded,
     survey,
@@ -226,10 +226,10 @@ def test_effective_fields_are_the_mean_gradients_and_stay_in_the_field(
         assert outside.max() == 0
 
 
-def test_effective_size_counts_the_pixels_that_matter() -> None:
+def test_effective_width_counts_the_pixels_that_matter() -> None:
     magnitude = torch.zeros(32, 32)
-    assert effective_size(magnitude) == 0
+    assert effective_width(magnitude) == 0
     magnitude[10:14, 3:7] = 0.1
     magnitude[11, 4] = 2
     magnitude[0, 0] = 0.09  # below 4.55 % of 2
-    assert effective_size(magnitude) == 4
+    assert effective_width(magnitude) == 4

@@ -14,7 +14,6 @@ from stages import visualize_filters
 from stages.common import errors
 from stages.common.dataset import Data, Split, save_data
 from stages.common.errors import UserError
-from stages.filters.figures import grid_shape, mosaic
 from stages.networks.models import CNN, MLP, save_model
 from tests.project import ROOT
 from tests.tiny import largest_file
@@ -77,9 +76,10 @@ def test_the_stage_draws_and_counts_the_same_each_time(workplace: Path) -> None:
     assert layer["receptive_field"] == 5
     assert len(layer["active"]) == len(layer["mean"]) == len(layer["maximum"]) == 7
     assert layer["active"][3] == layer["mean"][3] == layer["maximum"][3] == 0
-    assert metrics["label"] == "abcdefghij"[metrics["image"] % 10]
-    assert metrics["top_five"][0]["class"] == metrics["prediction"]
-    assert metrics["evidence"]["images"] == 12
+    (examined,) = metrics["examined"]
+    assert examined["label"] == "abcdefghij"[examined["image"] % 10]
+    assert metrics["top_five"][0]["class"] == examined["prediction"]
+    assert examined["evidence_images"] == 12
     for path in first:
         Path(path).unlink()
     visualize_filters.main()
@@ -132,35 +132,3 @@ def test_a_truncated_model_file_ends_the_stage_with_one_line(workplace: Path) ->
         errors.run(visualize_filters.main)
     path.write_bytes(whole)
     visualize_filters.main()
-
-
-@pytest.mark.parametrize(
-    ("channels", "shape"),
-    [
-        (1, (1, 1)),
-        (2, (2, 1)),
-        (7, (4, 2)),
-        (16, (4, 4)),
-        (32, (8, 4)),
-        (48, (8, 6)),
-        (64, (8, 8)),
-        (256, (16, 16)),
-    ],
-)
-def test_grids(channels: int, shape: tuple[int, int]) -> None:
-    assert grid_shape(channels) == shape
-
-
-def test_every_grid_has_room() -> None:
-    for channels in range(1, 257):
-        rows, columns = grid_shape(channels)
-        assert (rows - 1) * columns < channels <= rows * columns
-        assert columns <= rows <= 3 * columns
-
-
-def test_a_mosaic_keeps_every_pixel() -> None:
-    tiles = np.arange(3 * 2 * 2, dtype=np.uint8).reshape(3, 2, 2)
-    np.testing.assert_array_equal(
-        mosaic(tiles, 2, 1, 99),
-        [[0, 1, 99, 4, 5], [2, 3, 99, 6, 7], [99] * 5, [8, 9, 99, 99, 99], [10, 11, 99, 99, 99]],
-    )

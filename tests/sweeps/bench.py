@@ -5,11 +5,9 @@ this machine with the database. Then, with ``--trial``, what each command of one
 """
 
 import argparse
-import itertools
 import multiprocessing
 import os
 import random
-import statistics
 import subprocess
 import tempfile
 import time
@@ -25,20 +23,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
-from tabulate import tabulate
+import pandas as pd
 
 from sweeps import trial
 from sweeps.search import Search
 from sweeps.storage import connect
-from sweeps.worker import Worker
 from sweeps.trial import Checkout
+from sweeps.worker import Worker
 from tests.sweeps.support import fake_project, postgres
 
 
 def serve(
     url: str, name: str, search: Search, rest: float, seconds: float, times: "Queue[tuple[str, float]]"
 ) -> None:
-    """Take trials for ``seconds``, resting ``rest`` seconds in each; put what each call took to ``times``."""
+    """Run trials that sleep ``rest`` seconds for ``seconds``; put each call's duration into ``times``."""
     quiet()
     storage = connect(url, 30)
     study = optuna.load_study(study_name=name, storage=storage)
@@ -47,16 +45,16 @@ def serve(
     end = time.monotonic() + seconds
     while (begin := time.monotonic()) < end:
         worker.enqueue(worker.trials())
-        taken = study.ask()
+        running = study.ask()
         times.put(("ask", time.monotonic() - begin))
         for epoch in (1, 2):
             time.sleep(rest / 2)
             begin = time.monotonic()
-            taken.report(0.5, epoch)
-            taken.should_prune()
+            running.report(0.5, epoch)
+            running.should_prune()
             times.put(("report", time.monotonic() - begin))
         begin = time.monotonic()
-        study.tell(taken, 0.5)
+        study.tell(running, 0.5)
         times.put(("tell", time.monotonic() - begin))
 
 
@@ -66,7 +64,7 @@ def quiet() -> None:
 
 
 def measure(url: str, workers: int, finished: int, rest: float, seconds: float) -> dict[str, list[float]]:
-    """What each call took, in seconds, with so many ``workers`` and trials ``finished`` at the beginning."""
+    """The durations of each call in seconds, with so many ``workers``, and trials ``finished`` before."""
     name = f"{workers}-{finished}-{rest}-{time.time()}"
     study = optuna.create_study(study_name=name, storage=connect(url, 30), direction="maximize")
     settings: dict[str, dict[str, float]] = {f"n{number}": {} for number in range(finished + 100 * workers)}
@@ -75,34 +73,34 @@ def measure(url: str, workers: int, finished: int, rest: float, seconds: float) 
         study.add_trial(optuna.create_trial(value=0.5, user_attrs={"name": f"{setting}-s0"}))
     fork = multiprocessing.get_context("fork")
     times: Queue[tuple[str, float]] = fork.Queue()
-    words = (url, name, search, rest, seconds, times)
-    running = [fork.Process(target=serve, args=words) for _ in range(workers)]
-    for process in running:
+    arguments = (url, name, search, rest, seconds, times)
+    processes = [fork.Process(target=serve, args=arguments) for _ in range(workers)]
+    for process in processes:
         process.start()
-    found = defaultdict(list)
-    while any(process.is_alive() for process in running) or not times.empty():
+    durations = defaultdict(list)
+    while any(process.is_alive() for process in processes) or not times.empty():
         with suppress(Empty):
-            call, took = times.get(timeout=0.2)
-            found[call].append(took)
-    return found
+            call, duration = times.get(timeout=0.2)
+            durations[call].append(duration)
+    return durations
 
 
-def trial_costs(folder: Path) -> list[tuple[str, float, float]]:
+def trial_costs(folder: Path) -> pd.DataFrame:
     """Seconds and processor seconds of each Git and DVC command of one trial, with a training of no time."""
     store = folder / "store"
     project = fake_project(folder / "project", f"    remote = s\n['remote \"s\"']\n    url = {store}\n")
     os.environ["FAKE_LOG"] = str(folder / "log")
     subprocess.run(["git", "clone", "-q", "--bare", project, folder / "remote.git"], check=True)
     subprocess.run(["git", "remote", "add", "origin", folder / "remote.git"], cwd=project, check=True)
-    found: list[tuple[str, float, float]] = []
+    costs: list[tuple[str, float, float]] = []
 
     def timed(call: Callable[..., Any], skip: int, name: str) -> Callable[..., Any]:
-        def run(*words: Any) -> Any:
+        def run(*args: Any) -> Any:
             begin, before = time.monotonic(), os.times()
-            result = call(*words)
+            result = call(*args)
             spent = [os.times()[index] - before[index] for index in (2, 3)]  # of finished children
-            shown = [word for word in words[skip:] if word[:1] not in "-/"][:2]
-            found.append((" ".join([name, *shown]), time.monotonic() - begin, sum(spent)))
+            command = [arg for arg in args[skip:] if arg[:1] not in "-/"][:2]
+            costs.append((" ".join([name, *command]), time.monotonic() - begin, sum(spent)))
             return result
 
         return run
@@ -111,9 +109,9 @@ def trial_costs(folder: Path) -> list[tuple[str, float, float]]:
     checkout = Checkout(project, trial.git(project, "rev-parse", "HEAD"), "origin")
     checkout.exists("bench")
     changes = {"train.learning_rate": 0.001, "reg.dropout": 0.3}
-    checkout.run("bench", changes, ["train_regularized"], itertools.repeat)
+    checkout.run("bench", changes, ["train_regularized"], None)
     checkout.fetch("bench")
-    return found
+    return pd.DataFrame(costs, columns=["command", "s", "CPU s"])
 
 
 def main() -> None:
@@ -124,29 +122,23 @@ def main() -> None:
     parser.add_argument("--rest", type=float, nargs="+", default=[4.0], help="seconds that a trial sleeps")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--trial", action="store_true", help="the commands of one trial instead")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     quiet()
-    if asked.trial:
+    if arguments.trial:
         with tempfile.TemporaryDirectory() as folder:
-            print(
-                tabulate(
-                    trial_costs(Path(folder)), ("command", "s", "CPU s"), tablefmt="pipe", floatfmt=".2f"
-                )
-            )
+            print(trial_costs(Path(folder)).to_markdown(index=False, floatfmt=".2f"))
         return
     rows = []
-    with nullcontext(SimpleNamespace(url=asked.storage)) if asked.storage else postgres() as server:
-        for workers, finished, rest in product(asked.workers, asked.finished, asked.rest):
-            found = measure(server.url, workers, finished, rest, asked.seconds)
-            row = [workers, finished, rest, f"{len(found['tell']) / (asked.seconds + rest):.1f}"]
+    with nullcontext(SimpleNamespace(url=arguments.storage)) if arguments.storage else postgres() as server:
+        for workers, finished, rest in product(arguments.workers, arguments.finished, arguments.rest):
+            durations = measure(server.url, workers, finished, rest, arguments.seconds)
+            rate = len(durations["tell"]) / (arguments.seconds + rest)
+            row = {"workers": workers, "finished": finished, "sleep, s": rest, "trials per s": f"{rate:.1f}"}
             for call in ("ask", "report", "tell"):
-                values = sorted(found[call])
-                row.append(
-                    f"{statistics.median(values) * 1000:.0f} / {values[int(0.95 * len(values))] * 1000:.0f}"
-                )
+                median, most = pd.Series(durations[call]).quantile([0.5, 0.95]) * 1000
+                row[f"{call}, ms"] = f"{median:.0f} / {most:.0f}"
             rows.append(row)
-    head = ("workers", "finished", "sleep, s", "trials per s", "ask, ms", "report, ms", "tell, ms")
-    print(tabulate(rows, head, tablefmt="pipe"))
+    print(pd.DataFrame(rows).to_markdown(index=False))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the tests of sweeps share: a project whose training only pretends, and a PostgreSQL of their own."""
+"""What the tests of sweeps share: a project with a fake training, and a PostgreSQL server of their own."""
 
 import os
 import shutil
@@ -79,12 +79,12 @@ def fake_project(folder: Path, config: str = "") -> Path:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
-    for words in (
+    for args in (
         ("init", "-q", "-b", "main"),
         ("config", "user.name", "T"),
         ("config", "user.email", "t@e.org"),
     ):
-        subprocess.run(["git", *words], cwd=folder, check=True)
+        subprocess.run(["git", *args], cwd=folder, check=True)
     dvc(folder, "repro", FAKE_LOG=str(folder / "log"))
     commit(folder, "a finished run")
     return folder
@@ -99,25 +99,25 @@ def write_search(folder: Path, name: str, **content: Any) -> None:
 
 def start(
     folder: Path,
-    *words: str,
+    *args: str,
     log: Path | None = None,
     temporary: Path | None = None,
     heartbeat: int = 1,
 ) -> subprocess.Popen[str]:
-    """Start ``python -m sweeps.worker`` in ``folder``, in a process group of its own.
+    """Start ``python -m sweeps`` in ``folder``, in a process group of its own.
 
     Its clones are in ``temporary``, or in a folder below ``folder``.
     """
     temporary = temporary or folder / "runs/tmp"
     temporary.mkdir(parents=True, exist_ok=True)
-    own = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
-    environment: Mapping[str, str] = own | {
+    environment: Mapping[str, str] = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("DVC_")},
         "PYTHONPATH": str(ROOT),
         "FAKE_LOG": str(log or folder / "log"),
         "TMPDIR": str(temporary),
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "sweeps.worker", *words, "--heartbeat", str(heartbeat)],
+        [sys.executable, "-m", "sweeps", *args, "--heartbeat", str(heartbeat)],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -127,9 +127,9 @@ def start(
     )
 
 
-def sweep(folder: Path, *words: str, temporary: Path | None = None) -> str:
-    """Run ``python -m sweeps.worker`` in ``folder``; what it said. The test fails where it fails."""
-    process = start(folder, *words, temporary=temporary)
+def sweep(folder: Path, *args: str, temporary: Path | None = None) -> str:
+    """Run ``python -m sweeps`` in ``folder`` and return its output. The test fails where it fails."""
+    process = start(folder, *args, temporary=temporary)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     return output
@@ -137,15 +137,15 @@ def sweep(folder: Path, *words: str, temporary: Path | None = None) -> str:
 
 def processes(folder: Path) -> list[str]:
     """Command lines of the processes that work in ``folder``."""
-    found = []
+    lines = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 if (entry / "cwd").readlink().is_relative_to(folder):
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                    lines.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
             except OSError:  # it ended meanwhile
                 continue
-    return found
+    return lines
 
 
 def gone(folder: Path, seconds: float = 2) -> bool:
@@ -171,8 +171,8 @@ class Postgres:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
-        words = ["-D", f"{self.folder}/data", "-U", "postgres", "-A", "trust", "--no-sync"]
-        subprocess.run([*self.user, binaries / "initdb", *words], check=True, capture_output=True, cwd="/")
+        options = ["-D", f"{self.folder}/data", "-U", "postgres", "-A", "trust", "--no-sync"]
+        subprocess.run([*self.user, binaries / "initdb", *options], check=True, capture_output=True, cwd="/")
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
@@ -210,10 +210,10 @@ class Postgres:
 @contextmanager
 def postgres() -> Iterator[Postgres]:
     """A running PostgreSQL; the test is skipped where there is none."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
         pytest.skip("no PostgreSQL here: apt-get install postgresql")
-    server = Postgres(found[-1].parent)
+    server = Postgres(programs[-1].parent)
     try:
         server.start()
         yield server

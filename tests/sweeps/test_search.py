@@ -1,15 +1,17 @@
-"""Search files: what they mean, and that nothing wrong in one gets as far as a trial."""
+"""Search files: what they mean, and that a wrong one is refused before any trial."""
 
+import shutil
+import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import optuna
 import pytest
 import yaml
 
 from stages.common.errors import UserError
-from sweeps.search import Search, Training, load
-from tests.project import ROOT
+from sweeps.search import Search, load
+from tests.project import ROOT, command
 
 TARGET = {"targets": ["train_regularized"], "seeds": [0]}
 HELD_OUT = {**TARGET, "fixed": {"data.validation_size": 5000}}
@@ -32,16 +34,16 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_committed_searches_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert load(path).plan()
+    assert load(path).planned_trials()
 
 
 def test_the_search_that_the_docs_show_is_valid(read: Any) -> None:
     shown = (ROOT / "docs/sweeps.md").read_text().partition("```yaml\n")[2].partition("```")[0]
-    assert len(read(shown).plan()) == yaml.safe_load(shown)["trials"]
+    assert len(read(shown).planned_trials()) == yaml.safe_load(shown)["trials"]
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (
             {**TARGET, "settings": {"a": {"reg.droput": 0}}},
@@ -55,15 +57,21 @@ def test_the_search_that_the_docs_show_is_valid(read: Any) -> None:
         ),
         ({**TARGET, "settings": {"a/b": {}}}, "settings.a/b"),
         ({**TARGET, "settings": {"a": {"train.seed": 3}}}, "train.seed is what seeds are for"),
-        ({**TARGET, "settings": {"a": {}}, "seed": [1]}, "seed: Extra inputs are not permitted"),
-        ({**TARGET, "seeds": [], "settings": {"a": {}}}, "seeds: "),
-        ({**TARGET, "seeds": [-1], "settings": {"a": {}}}, "seeds.0: Input should be greater"),
+        ({**TARGET, "settings": {"a": {}}, "seed": [1]}, "unknown key 'seed' (did you mean seeds?)"),
+        ({**TARGET, "seeds": [], "settings": {"a": {}}}, "seeds is [], but must be a list of whole numbers"),
+        ({**TARGET, "seeds": [-1], "settings": {"a": {}}}, "seeds[0] is -1, but must be"),
         (
             {**TARGET, "settings": {"a": {}}, "targets": ["train_mlp"]},
-            "targets.0: Input should be 'train_baseline', 'train_cnn'",
+            "targets[0] is 'train_mlp', but must be a list of trainings: train_baseline, train_cnn, ",
         ),
-        ({**TARGET, "settings": {"a": {}}, "targets": ["visualize_filters"]}, "targets.0: Input should be"),
-        ({**HELD_OUT, "grid": {"reg.dropout": []}}, "grid.reg.dropout: List should have at least 1"),
+        (
+            {**TARGET, "settings": {"a": {}}, "targets": ["visualize_filters"]},
+            "targets[0] is 'visualize_filters'",
+        ),
+        (
+            {**HELD_OUT, "grid": {"reg.dropout": []}},
+            "grid.reg.dropout is [], but must be parameters and lists",
+        ),
         ({**TARGET, "settings": {"a": {}}, "pruner": {"NoPruner": {}}}, "NoPruner"),
         ({**TARGET, "settings": {"a": {}}, "sampler": {"TPESampler": {"seeed": 1}}}, "seeed"),
         ({**HELD_OUT}, "give one of settings, grid and space"),
@@ -85,17 +93,27 @@ def test_the_search_that_the_docs_show_is_valid(read: Any) -> None:
             {**HELD_OUT, "space": {"reg.droput": {"float": {"low": 0, "high": 0.2}}}},
             "unknown key 'reg.droput'",
         ),
-        ({**HELD_OUT, "space": DROPOUT, "trials": 0}, "trials: "),
+        ({**HELD_OUT, "space": DROPOUT, "trials": 0}, "trials is 0, but must be a whole number above 0"),
+        ({**HELD_OUT, "grid": {"dropout": [0]}}, "grid.dropout"),
         ("targets: [", "while parsing"),
-        ("7", "dictionary"),
+        ("targets: [train_cnn]\nseeds: [0]\nseeds: [1]", "the key seeds is there twice"),
+        ("settings:\n  a: {reg.dropout: 0}\n  a: {}", "the key a is there twice"),
+        ("fixed: {train.learning_rate: 5e-05}", "5e-05 is text in YAML 1.1: write 5.0e-05"),
+        ("space: {reg.dropout: {float: {low: 0, high: 1e3}}}", "1e3 is text in YAML 1.1: write 1000.0"),
+        ("grid: {train.betas: [[0.9, -.5E2]]}", "-.5E2 is text in YAML 1.1: write -50.0"),
+        (
+            "targets: [train_cnn]\nseeds: [0]\nsettings: {off: {}}",
+            "is false, but must be {name: changes}, names such as off in quotes",
+        ),
+        ("7", "the file is 7, but must be a mapping with text keys: targets, seeds, "),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(read: Any, content: Any, said: str) -> None:
+def test_a_wrong_file_is_refused_in_one_line(read: Any, content: Any, expected: str) -> None:
     with pytest.raises(UserError) as refused:
         read(content)
     message = str(refused.value)
     assert "search.yaml" in message
-    assert said in message
+    assert expected in message
     assert "\n" not in message
 
 
@@ -104,14 +122,48 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         load(tmp_path / "none.yaml")
 
 
-def test_every_training_may_be_a_target() -> None:
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert [*get_args(Training)] == [stage for stage in stages if stage.startswith("train_")]
+def test_numbers_are_read_as_yaml_1_2_has_them(read: Any) -> None:
+    text = "targets: [train_cnn]\nseeds: [0]\nsettings: {'off': {train.learning_rate: 5.0e-05}, '5e5': {}}\n"
+    assert read(text).settings == {"off": {"train.learning_rate": 5e-05}, "5e5": {}}
+
+
+def test_a_training_added_to_the_pipeline_may_be_a_target(tmp_path: Path) -> None:
+    for folder in ("stages", "sweeps", "tools"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text().replace("train_cnn:", "train_fifth:"))
+    for target in ("train_fifth", "train_cnn"):
+        search = {**TARGET, "targets": [target], "settings": {"a": {}}}
+        (tmp_path / f"{target}.yaml").write_text(yaml.safe_dump(search))
+    code = """if True:
+        from pathlib import Path
+        from sweeps.search import load
+        print(load(Path("train_fifth.yaml")).targets)
+        load(Path("train_cnn.yaml"))
+    """
+    result = command(tmp_path, sys.executable, "-c", code)
+    assert result.stdout == "['train_fifth']\n", result.stderr
+    assert "'train_cnn', but must be a list of trainings: train_baseline, train_fifth, " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "expected"),
+    [
+        (["--help"], 0, "usage: python -m sweeps [-h]"),
+        ([], 2, "the following arguments are required: command, search"),
+        (["run", "x.yaml", "--stroage", "x"], 2, "unrecognized arguments: --stroage x"),
+        (["walk", "x.yaml"], 2, "invalid choice: 'walk'"),
+    ],
+)
+def test_the_command_line(args: list[str], status: int, expected: str) -> None:
+    result = command(ROOT, sys.executable, "-m", "sweeps", *args)
+    assert result.returncode == status
+    assert expected in result.stdout + result.stderr
 
 
 def test_every_setting_has_a_trial_for_each_seed(read: Any) -> None:
     search = read({**TARGET, "seeds": [3, 5], "settings": {"all": {}, "none": {"reg.one_cycle_peak": None}}})
-    assert search.plan() == {
+    assert search.planned_trials() == {
         "all-s3": ("all", {}, [3]),
         "all-s5": ("all", {}, [5]),
         "none-s3": ("none", {"reg.one_cycle_peak": None}, [3]),
@@ -121,7 +173,7 @@ def test_every_setting_has_a_trial_for_each_seed(read: Any) -> None:
 
 def test_a_grid_is_all_combinations(read: Any) -> None:
     search = read({**HELD_OUT, "grid": {"reg.dropout": [0, 0.1], "cnn.padding": ["valid", "same"]}})
-    changes = [changes for _, changes, _ in search.plan().values()]
+    changes = [changes for _, changes, _ in search.planned_trials().values()]
     assert changes == [{"reg.dropout": d, "cnn.padding": p} for d in (0, 0.1) for p in ("valid", "same")]
 
 
@@ -132,7 +184,7 @@ def test_a_space_is_sampled_within_its_ranges(read: Any) -> None:
         "reg.one_cycle_peak": {"categorical": {"choices": [None, 0.01]}},
     }
     search = read({**HELD_OUT, "space": space, "trials": 7, "sampler": {"RandomSampler": {"seed": 0}}})
-    assert list(search.plan()) == [f"{number:04}" for number in range(7)]
+    assert list(search.planned_trials()) == [f"{number:04}" for number in range(7)]
     study = optuna.create_study()
     search.prepare(study)
     assert isinstance(study.sampler, optuna.samplers.RandomSampler)

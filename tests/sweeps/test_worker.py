@@ -31,6 +31,7 @@ from tests.sweeps.support import fake_project, gone, postgres, processes, start,
 
 pytestmark = pytest.mark.slow
 
+ERASING = [{"RandomErasing": {"p": 0.25, "value": "random"}}]
 TWO = {"strong": {"reg.dropout": 0.5}, "weak": {"reg.dropout": 0.1}}
 
 
@@ -45,8 +46,8 @@ def project(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "project", symlinks=True))
 
 
-def git(folder: Path, *words: str) -> str:
-    result = command(folder, "git", *words)
+def git(folder: Path, *args: str) -> str:
+    result = command(folder, "git", *args)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
@@ -63,8 +64,8 @@ def experiments(repository: Path) -> list[str]:
 
 def trained(folder: Path, line: str = "begin") -> list[tuple[str, str]]:
     """Seed and dropout of the trainings that began (or ended) since the project was made."""
-    lines = [words.split() for words in (folder / "log").read_text().splitlines()]
-    return [(words[1], words[2]) for words in lines if words[0] == line][1:]
+    lines = [text.split() for text in (folder / "log").read_text().splitlines()]
+    return [(values[0], values[1]) for kind, *values in lines if kind == line][1:]
 
 
 def study_of(url: str, folder: Path, name: str) -> optuna.Study:
@@ -138,10 +139,10 @@ def test_the_report_has_mean_and_spread_of_the_experiments(project: Path) -> Non
         f"{statistics.stdev(values):.4f}",
         *("+0.4000", "0.9100", "+0.5000", "3"),
     ]
-    found = json.loads((project / "sweeps/results/two.json").read_text())
-    assert found["commit"] == git(project, "rev-parse", "HEAD")
-    assert found["settings"]["weak"]["changes"] == {"reg.dropout": 0.1}
-    seed = found["settings"]["weak"]["seeds"]["1"]
+    content = json.loads((project / "sweeps/results/two.json").read_text())
+    assert content["commit"] == git(project, "rev-parse", "HEAD")
+    assert content["settings"]["weak"]["changes"] == {"reg.dropout": 0.1}
+    seed = content["settings"]["weak"]["seeds"]["1"]
     assert seed["experiment"] == "two-weak-s1"
     assert seed["train_regularized"]["test_accuracy"] == pytest.approx(0.41)
     assert (project / "sweeps/results/two.png").read_bytes().startswith(b"\x89PNG")
@@ -234,11 +235,11 @@ def test_a_worker_whose_trial_was_given_away_goes_on(end: str, monkeypatch: pyte
 
     monkeypatch.setattr(Worker, "objective", objective)
     worker = Worker("", study, nothing, nothing, nothing)
-    worker.take()
+    worker.run_next()
     assert [trial.state for trial in study.trials] == [TrialState.FAIL]
     monkeypatch.setattr(Worker, "objective", lambda worker, trial: "".index("x"))
     with pytest.raises(ValueError, match="substring"):  # what else goes wrong is not hidden
-        worker.take()
+        worker.run_next()
 
 
 def test_what_is_only_here_is_not_taken_for_handed_over(project: Path, tmp_path: Path) -> None:
@@ -257,7 +258,7 @@ def test_what_is_only_here_is_not_taken_for_handed_over(project: Path, tmp_path:
     assert (project / "models/regularized.safetensors").read_text().startswith("0.9 ")
 
 
-def test_a_setting_that_fails_is_tried_again_and_told(project: Path) -> None:
+def test_a_setting_that_fails_is_tried_again_and_reported(project: Path) -> None:
     write_search(project, "bad", settings={"bad": {"reg.dropout": 0.9}, **TWO})
     process = start(project, "run", "bad.yaml")
     output, _ = process.communicate(timeout=120)
@@ -273,11 +274,11 @@ def test_a_setting_that_fails_is_tried_again_and_told(project: Path) -> None:
     assert len(trained(project)) == 2 + 5 + 5
 
 
-def test_who_may_not_join_is_told_in_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_not_join_is_refused_in_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_search(project, "two", settings=TWO)
 
-    def refusal(*words: str) -> str:
-        process = start(project, *words)
+    def refusal(*args: str) -> str:
+        process = start(project, *args)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 1
         assert output.count("\n") == 1
@@ -286,7 +287,7 @@ def test_who_may_not_join_is_told_in_one_line(project: Path, monkeypatch: pytest
     assert "has not been run" in refusal("worker", "two")
     assert "--storage: " in refusal("run", "two.yaml", "--storage", "postgresql://x@127.0.0.1:1/x")
     assert "two-x.yaml: FileNotFoundError" in refusal("run", "two-x.yaml")
-    assert "two words is no name of a study" in refusal("run", "two words.yaml")
+    assert "two words is no name of a search" in refusal("run", "two words.yaml")
     assert "--remote needs a default DVC remote" in refusal("run", "two.yaml", "--remote", "origin")
     with monkeypatch.context() as patch:
         patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
@@ -320,16 +321,21 @@ def test_the_real_training_gives_what_it_gives_without_a_sweep(tmp_path: Path) -
     dvc(folder, "repro", "train_regularized")
     commit(folder, "a run")
     write_search(
-        folder, "off", settings={"off": {"reg.one_cycle_peak": None, "reg.batch_norm": False}}, seeds=[3]
+        folder,
+        "off",
+        settings={"off": {"reg.one_cycle_peak": None, "reg.batch_norm": False, "aug.extra": ERASING}},
+        seeds=[3],
     )
     sweep(folder, "run", "off.yaml")
     changes = ["-S", "reg.one_cycle_peak=null", "-S", "reg.batch_norm=false", "-S", "train.seed=3"]
+    changes += ["-S", "aug.extra=[{RandomErasing: {p: 0.25, value: random}}]"]
     dvc(folder, "exp", "run", "-n", "direct", "--force", "--single-item", *changes, "train_regularized")
     of = [json.loads(git(folder, "show", f"{ref}:metrics/regularized.json")) for ref in refs(folder)]
     assert of[0] == of[1]
     params = yaml.safe_load(git(folder, "show", f"{refs(folder)[1]}:params.yaml"))
     assert params["reg"]["one_cycle_peak"] is None
     assert params["reg"]["batch_norm"] is False
+    assert params["aug"]["extra"] == ERASING
     dvc(folder, "plots", "diff", "off-off-s3", "HEAD", "--out", "charts")
     page = (folder / "charts/index.html").read_text()
     assert page.count('"rev": "off-off-s3"') >= 2  # the epochs at least, in losses and accuracy
@@ -354,8 +360,8 @@ def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path
             subprocess.run(["git", "config", *identity], cwd=folder, check=True)
 
     with postgres() as server:
-        words = ("run", "chaos.yaml", "--remote", "origin", "--storage", server.url)
-        workers = {folder: start(folder, *words, log=log) for folder in folders}
+        args = ("run", "chaos.yaml", "--remote", "origin", "--storage", server.url)
+        workers = {folder: start(folder, *args, log=log) for folder in folders}
         kills = 0
         while any(worker.poll() is None for worker in workers.values()):
             time.sleep(chance.uniform(0.5, 3))
@@ -371,10 +377,10 @@ def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path
                 kills += 1
             for folder, worker in workers.items():
                 if worker.poll() not in (None, 0):
-                    said = worker.communicate()[0]
-                    begun_without_database = said.startswith("error: --storage: ")
-                    assert worker.returncode == -signal.SIGKILL or begun_without_database, said
-                    workers[folder] = start(folder, *words, log=log)
+                    output = worker.communicate()[0]
+                    begun_without_database = output.startswith("error: --storage: ")
+                    assert worker.returncode == -signal.SIGKILL or begun_without_database, output
+                    workers[folder] = start(folder, *args, log=log)
         names = [f"chaos-{name}-s{seed}" for name in settings for seed in (0, 1)]
         states = [
             (trial.state, trial.user_attrs.get("name", ""))
@@ -409,7 +415,7 @@ def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path
 
 def test_workers_that_come_first_at_once_all_find_the_tables(tmp_path: Path) -> None:
     code = "import sys; from sweeps.storage import connect; connect(sys.argv[1], 1)"
-    words = [sys.executable, "-W", "ignore", "-c", code, f"sqlite:///{tmp_path}/studies.db"]
-    first = [subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    said = [process.communicate()[1] for process in first]
-    assert [process.returncode for process in first] == [0, 0, 0, 0], said
+    args = [sys.executable, "-W", "ignore", "-c", code, f"sqlite:///{tmp_path}/studies.db"]
+    first = [subprocess.Popen(args, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    errors = [process.communicate()[1] for process in first]
+    assert [process.returncode for process in first] == [0, 0, 0, 0], errors

@@ -1,8 +1,6 @@
-"""The model summary against torchinfo, against gradients and against the training stages."""
+"""The model summary against torchinfo and against gradients."""
 
 import copy
-import importlib
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +9,8 @@ import torchinfo
 from torch import nn
 
 from stages.networks.models import CNN, MLP
-from stages.common.params import load
 from tools import summary
+from tools.models import networks
 
 MODELS: dict[str, MLP | CNN] = {
     "MLP": MLP([512, 512]),
@@ -70,25 +68,24 @@ def test_receptive_fields_are_what_moves_a_unit(name: str) -> None:
         assert field_by_gradient(layers[:number]) == (row.field, row.field), row.layer
 
 
-def test_models_are_those_of_the_training_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each stage's own main runs up to the training, which is caught."""
-    built = summary.build(load())
-    assert list(built) == ["baseline", "cnn", "augmented", "regularized"]
-    for name, model in built.items():
-        stage = importlib.import_module(f"stages.train_{name}")
-        caught: list[Any] = []
-        for replaced in {"prepare", "load_data", "picture"} & set(vars(stage)):
-            monkeypatch.setattr(stage, replaced, lambda *_: type("Stub", (), {"train": None}))
-        monkeypatch.setattr(stage, "train_and_write", lambda *arguments: caught.extend(arguments))  # noqa: B023
-        stage.main()
-        assert caught[0] == name
-        assert type(caught[1]) is type(model)
-        assert caught[1].config == model.config
+def test_a_pooling_of_another_kind_and_stride_widens_the_field_too() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 5, stride=2), nn.AvgPool2d(2), nn.GELU(), nn.Conv2d(2, 2, (3, 3)))
+    # 5 pixels; a neighbour 2 further on; then two more steps of 4
+    assert [row.field for row in summary.rows(network)] == [5, 7, 7, 15]
 
 
-def test_table_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_as_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert summary.table("cnn", MODELS["CNN"]) == CNN_TABLE
+    monkeypatch.setattr("sys.argv", ["summary"])
     summary.main()
     printed = capsys.readouterr().out
-    for name, model in summary.build(load()).items():
-        assert f"\n\n{summary.table(name, model)}\n" in printed
+    for name, network in networks().items():
+        assert f"\n\n{summary.table(name, network)}\n" in printed
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--modle"], 2), (["cnn"], 2)])
+def test_arguments_are_checked(arguments: list[str], status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["summary", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        summary.main()
+    assert stopped.value.code == status
