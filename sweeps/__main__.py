@@ -31,7 +31,7 @@ def main() -> None:
         raise UserError(f"{name} is no name of a search: letters, digits, _ and - are allowed")
     commit = git(Path(), "rev-parse", revision or "HEAD")
     if arguments.command != "report" and (changed := git(Path(), "diff", "--name-only", commit).split()):
-        raise UserError(f"other files than in the study's commit {commit[:10]}: {' '.join(changed)}")
+        raise UserError(f"these files differ from the study's commit {commit[:10]}: {' '.join(changed)}")
     search = load(arguments.search) if arguments.command == "run" else None
     Path("runs/sweep").mkdir(parents=True, exist_ok=True)
     storage = connect(arguments.storage, arguments.heartbeat)

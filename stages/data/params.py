@@ -23,9 +23,7 @@ class Data(Section):
     md5: str = key(
         "the archive's MD5", "32 hexadecimal digits, letters in lower case", pattern=r"^[0-9a-f]{32}$"
     )
-    train_size: int = whole(
-        "training images; fewer are a subset with equal class shares", 10, 50_000
-    )
+    train_size: int = whole("training images; fewer are a subset with equal class shares", 10, 50_000)
     validation_size: int = whole("images taken out of the training images for choosing parameters", 0, 49_990)
     test_size: int = whole("test images; fewer are a subset with equal class shares", 10, 10_000)
     seed: int = seed("seed of the subsets and of the synthetic images")

@@ -32,7 +32,7 @@ class Layer:
     """One convolution, ``field`` its units' receptive field.
 
     ``activation`` (C, H, W): its answer to the chosen image after ReLU; ``survey`` and ``patches``
-    (C, K, size, size, 3) uint8: its answers to the test set, and what excites it most; ``magnitude``
+    (C, K, size, size, 3) uint8: its answers to the test set, and what activates it most; ``magnitude``
     (H, W): how much its central unit depends on each pixel, ``effective_width``: of how many pixels.
     """
 

@@ -62,7 +62,7 @@ def grid_shape(channels: int) -> tuple[int, int]:
 def input_image(analysis: FilterAnalysis) -> Figure:
     """The image beside its most probable classes."""
     title = f"Test image {analysis.index}: {analysis.label}, predicted {analysis.predicted}"
-    figure, (left, right) = _figure(title, 7, 3.2, ncols=2)
+    figure, (left, right) = _figure(title, 7, 3.2, 1, 2)
     _show(left, analysis.image)
     names, shares = zip(*analysis.best, strict=True)
     colours = ["#21918c" if name == analysis.label else "#b0b4ba" for name in names]
@@ -81,9 +81,8 @@ def activations(analysis: FilterAnalysis, layer: Layer, largest: float | None = 
     rows, columns = grid_shape(channels)
     scale = f"scale of {layer.name} alone" if largest is None else "all layers on one scale"
     title, widths = f"{layer.name} after ReLU, {scale}", (1.4, TILE * columns)
-    figure, (left, right) = _figure(
-        title, sum(widths) + 1, 1.2 * TILE * rows + 0.4, ncols=2, width_ratios=widths
-    )
+    size = sum(widths) + 1, 1.2 * TILE * rows + 0.4
+    figure, (left, right) = _figure(title, *size, 1, 2, width_ratios=widths)
     _show(left, analysis.image)
     left.set_xlabel(
         f"test image {analysis.index}\nlabel: {analysis.label}\n"
@@ -103,7 +102,9 @@ def kernels(weights: Tensor) -> Figure:
     columns, rows = grid_shape(channels)  # lying: the legend stands below
     title = f"conv1: the {channels} kernels, {size}x{size} pixels each"
     heights = 1.1 * TILE * rows, 0.4
-    figure, (upper, lower) = _figure(title, TILE * columns + 1, sum(heights) + 0.9, 2, height_ratios=heights)
+    figure, (upper, lower) = _figure(
+        title, TILE * columns + 1, sum(heights) + 0.9, 2, 1, height_ratios=heights
+    )
     _tiles(upper, 0.5 + weights / (2 * largest), columns, 1)
     legend = 0.5 + torch.eye(3)[:, None] * torch.linspace(-0.5, 0.5, 256)[:, None]
     lower.imshow(legend.numpy(), aspect="auto", extent=(-largest, largest, 2.5, -0.5))
@@ -123,7 +124,7 @@ def top_patches(layer: Layer) -> Figure:
     maxima = (f"up to {maximum:.1f}" if maximum > 0 else "never active" for maximum in layer.survey.maximum)
     labels = [f"{channel}: {maximum}" for channel, maximum in enumerate(maxima)]
     _tiles(axes, torch.stack(blocks), columns, 255, labels)
-    axes.set_title(f"{size}x{size} pixels: all that one unit sees. Pink: outside the image.")
+    axes.set_title(f"{size}x{size} pixels: all that a unit sees. Pink: outside the image, or no activation.")
     return figure
 
 
@@ -131,7 +132,7 @@ def receptive_fields(analysis: FilterAnalysis) -> Figure:
     """For each layer the field of its central unit: framed on the image, and as measured beneath."""
     count = len(analysis.layers)
     title = "What the central unit of each layer sees"
-    figure, axes = _figure(title, 1.75 * count + 0.3, 4.2, 2, ncols=count, squeeze=False)
+    figure, axes = _figure(title, 1.75 * count + 0.3, 4.2, 2, count, squeeze=False)
     outline = [withStroke(linewidth=3, foreground="black")]
     for layer, (upper, lower) in zip(analysis.layers, axes.T, strict=True):
         first, end = layer.field.span(layer.activation.shape[1] // 2)
@@ -149,7 +150,7 @@ def receptive_fields(analysis: FilterAnalysis) -> Figure:
 
 def evidence(analysis: FilterAnalysis) -> Figure:
     """The image, the evidence for the predicted class, and both in one."""
-    figure, axes = _figure(f"Where the prediction comes from: {analysis.predicted}", 7.9, 3.45, ncols=3)
+    figure, axes = _figure(f"Where the prediction comes from: {analysis.predicted}", 7.9, 3.45, 1, 3)
     largest = float(analysis.evidence.abs().max()) or 1.0
     colours = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
     _show(axes[0], analysis.image, "image")
@@ -166,11 +167,11 @@ def evidence(analysis: FilterAnalysis) -> Figure:
     return figure
 
 
-def _figure(title: str, width: float, height: float, nrows: int = 1, **subplots: Any) -> tuple[Figure, Any]:
-    """A figure of about ``width`` x ``height`` inches, and its axes."""
-    figure = Figure(figsize=(max(width, 4.5), max(height, 2.5)))
+def _figure(title: str, width: float, height: float, *shape: int, **options: Any) -> tuple[Figure, Any]:
+    """A figure of about ``width`` x ``height`` inches, and its axes, as `Figure.subplots` makes them."""
+    figure = Figure(figsize=(max(width, 4.5), max(height, 3)))
     figure.suptitle(title, x=PAD / figure.get_figwidth(), ha="left")
-    return figure, figure.subplots(nrows, **subplots)
+    return figure, figure.subplots(*shape, **options)
 
 
 def _show(axes: Axes, picture: Tensor, title: str = "", **style: Any) -> AxesImage:
@@ -195,7 +196,7 @@ def _tiles(axes: Axes, tiles: Tensor, columns: int, blank: float, labels: Sequen
 
 def _save(figure: Figure, path: Path) -> None:
     """Write ``figure``, cut to what is drawn, at the resolution that gives its largest image whole pixels."""
-    # not while it is saved, when the resolution would already have to be known
+    # before it is saved, which needs to know the resolution
     ConstrainedLayoutEngine(h_pad=PAD, w_pad=PAD).execute(figure)
     image = max((image for axes in figure.axes for image in axes.images), key=AxesImage.get_size)
     image.axes.apply_aspect()

@@ -68,8 +68,8 @@ def drawn(found: FilterAnalysis, folder: Path) -> dict[str, Array]:
 def coloured(values: Tensor, low: float, high: float, colours: str) -> Array:
     """``values`` in the colour map ``colours``, (..., 3) from 0 to 255."""
     steps = ((values.double().numpy() - low) / (high - low) * 256).astype(int).clip(0, 255)
-    table: Array = mpl.colormaps[colours](np.arange(256), bytes=True)[:, :3].astype(np.int16)
-    return table[steps]
+    table = mpl.colormaps[colours](np.arange(256), bytes=True)[:, :3]
+    return np.asarray(table[steps], np.int16)
 
 
 def places(picture: Array, tile: Array, zoom: int) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ import yaml
 from stages import params
 from stages.common.errors import UserError
 from stages.common.params import S, load
+from stages.data.params import Data
 from tests.project import ROOT, STAGES, TINY, TRAININGS, import_closure
 from tests.test_no_pickle import imports
 from tests.tiny import tiny_data, tiny_project
@@ -129,7 +130,7 @@ def keys_read(name: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     script = importlib.import_module(f"stages.{name}")
     if name == "download":  # it looks at all sections, but takes from this one alone
-        monkeypatch.setattr(params, "load_all", lambda: SimpleNamespace(data=recorded(params.Data)))
+        monkeypatch.setattr(params, "load_all", lambda: SimpleNamespace(data=recorded(Data)))
     else:
         monkeypatch.setattr(script, "load", recorded)
     script.main()

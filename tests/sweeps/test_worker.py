@@ -300,7 +300,7 @@ def test_who_may_not_join_is_refused_in_one_line(project: Path, monkeypatch: pyt
     assert "train.py" in refusal("worker", "two")
     commit(project, "another commit")
     assert "has not been run" in refusal("worker", "two")
-    assert "other files than in the study's commit" in refusal(
+    assert "these files differ from the study's commit" in refusal(
         "worker", f"two@{git(project, 'rev-parse', 'HEAD^')}"
     )
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from stages.common.geometry import Layer, output_size, receptive_field
+from stages.networks.models import CNN
 from theory.gradients import (
     convolve,
     kernel_gradient,
@@ -18,7 +19,6 @@ from theory.gradients import (
     pooled_pixel,
     pooling_gradient,
 )
-from stages.networks.models import CNN
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/theory.md").read_text(encoding="utf-8")

@@ -75,7 +75,7 @@ def test_the_predictions_are_those_of_the_model_in_the_file(data: Data) -> None:
     with open("plots/cnn/confusion.csv", newline="") as file:
         rows = [(row["actual"], row["predicted"], int(row["images"])) for row in csv.DictReader(file)]
     pairs = list(zip(predictions["actual"], predictions["predicted"], strict=True))
-    assert rows == [(*pair, pairs.count(pair)) for pair in itertools.product(data.classes, repeat=2)]
+    assert rows == [(a, p, pairs.count((a, p))) for a, p in itertools.product(data.classes, repeat=2)]
 
 
 @pytest.mark.usefixtures("metrics")
