@@ -21,7 +21,7 @@ MEAN, DEVIATION = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 
 
 def prepared(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """An image (32, 32, 3) uint8, cropped and flipped where that is asked for, normalized."""
+    """An image (32, 32, 3) uint8, cropped and flipped if `AUGMENTED`, normalized."""
     if AUGMENTED:
         padded = tf.pad(image, [[PAD, PAD], [PAD, PAD], [0, 0]])
         image = tf.image.random_flip_left_right(tf.image.random_crop(padded, (32, 32, 3)))

@@ -120,3 +120,11 @@ def dvc(folder: Path, *words: str, **environment: str) -> str:
 def executed(output: str) -> list[str]:
     """The stages that DVC says it ran, sorted."""
     return sorted(re.findall(r"Running stage '(\w+)'", output))
+
+
+def series(row: Mapping[str, Any]) -> tuple[str, str]:
+    """File and field of a row of a chart's data: DVC joins the two where both differ between lines."""
+    if "filename::field" in row:
+        file, field = row["filename::field"].split("::")
+        return file, field
+    return row["filename"], row.get("field", "test_accuracy")

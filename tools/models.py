@@ -1,4 +1,4 @@
-"""The models of the study: one for each stage ``train_<model>`` of ``dvc.yaml``."""
+"""The models of the pipeline: one for each stage ``train_<model>`` of ``dvc.yaml``."""
 
 from importlib import import_module
 from pathlib import Path

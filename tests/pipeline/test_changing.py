@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.project import MODELS, ROOT, STAGES, TINY, command, copy_project, dvc, executed
+from tests.project import MODELS, ROOT, STAGES, TINY, command, copy_project, dvc, executed, series
 
 PAGE = (ROOT / "docs/changing.md").read_text(encoding="utf-8")
 
@@ -43,7 +43,7 @@ def test_every_step_works(tmp_path: Path) -> None:
     assert "cnn_losses" in plots
     for chart in ("accuracy", "losses"):
         rows = [row for part in plots[chart] for row in part["content"]["data"]["values"]]
-        assert {Path(row["filename"]).stem for row in rows} == {*MODELS, "wide"}
+        assert {Path(series(row)[0]).stem for row in rows} == {*MODELS, "wide"}
 
     summary = command(folder, "python", "-m", "tools.summary")
     assert summary.returncode == 0, summary.stderr

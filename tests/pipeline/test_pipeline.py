@@ -29,6 +29,7 @@ from tests.project import (
     copy_project,
     dvc,
     executed,
+    series,
 )
 from tools.quickstart import REDUCED
 
@@ -255,15 +256,16 @@ def test_an_experiment_can_be_run_and_compared(clone: Path) -> None:
     plots = json.loads(dvc(clone, "plots", "diff", "--json", "HEAD", "wider"))["data"]
     for chart in ("accuracy", "losses"):
         rows = [row for part in plots[chart] for row in part["content"]["data"]["values"]]
-        series = {(row["rev"], Path(row["filename"]).stem) for row in rows}
-        assert series == {(rev, name) for rev in ("HEAD", "wider") for name in MODELS}
+        lines = {(row["rev"], Path(series(row)[0]).stem) for row in rows}
+        assert lines == {(rev, name) for rev in ("HEAD", "wider") for name in MODELS}
         for row in rows:
-            path = f"metrics/{Path(row['filename']).stem}.json"
+            file, field = series(row)
+            path = f"metrics/{Path(file).name}"
             metrics = (
                 (clone / path).read_text() if row["rev"] == "wider" else git(clone, "show", f"HEAD:{path}")
             )
             epoch = json.loads(metrics)["history"][int(row["epoch"]) - 1]
-            assert row[row["field"]] == epoch[row["field"]]
+            assert row[field] == epoch[field]
 
     # back and forth without training: everything comes out of the cache
     before = outputs(clone)
