@@ -2,6 +2,9 @@
 
 import sys
 
-from stages.common.errors import handle_uncaught
+from stages.common.errors import handle_uncaught, refuse_old_python
 
 sys.excepthook = handle_uncaught
+refuse_old_python()
+
+from stages.common import environment, parent, snapshot  # noqa: E402, F401  # early: how this process began

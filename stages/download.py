@@ -8,25 +8,28 @@ import numpy as np
 import torch
 
 from stages.common.dataset import Data, Split, balanced_order, channel_statistics, save_data
-from stages.common.errors import UserError, run
-from stages.common.files import write_json
-from stages.data import archive, synthetic
+from stages.common.errors import UserError
+from stages.common.files import reading, write_json
+from stages.common.params import load
+from stages.common.stage import run
+from stages.data import archive, params, synthetic
 from stages.data.samples import draw_samples
 
 
 def main() -> None:
     # all sections, so that a wrong one is told before the first training. Not by a statement that imports:
     # what this stage writes does not depend on how another room checks its section
-    data = import_module("stages.params").load_all().data
+    import_module("stages.params").load_all()
+    data = load(params.Data)
     if data.source == "synthetic":
         splits, classes = synthetic.generate(data.train_size, data.test_size, data.seed)
         archive_md5, source = None, "synthetic"
     else:
         path, source = archive.locate(data.url, data.md5)
-        archive_md5 = archive.md5_of(path)
-        if archive_md5 != data.md5:
-            print(f"{source}: md5 {archive_md5}, not data.md5 {data.md5}", file=sys.stderr)
-        splits, classes = archive.read(path, source)
+        with reading(path) as archive_md5:
+            if archive_md5 != data.md5:
+                print(f"{source}: md5 {archive_md5}, not data.md5 {data.md5}", file=sys.stderr)
+            splits, classes = archive.read(path, source)
 
     generator = np.random.default_rng(data.seed)
     images, labels = splits["train"]

@@ -10,9 +10,9 @@ from torchvision.utils import make_grid
 
 from stages.augmentation.transforms import Aug, augmentation
 from stages.common.dataset import Data, load_data
-from stages.common.errors import run
 from stages.common.files import write_bytes
 from stages.common.params import load
+from stages.common.stage import run
 from stages.networks.models import CNN
 from stages.networks.params import Cnn
 from stages.training.params import Train

@@ -1,8 +1,8 @@
 """Sheet a.1: the baseline, an MLP with batch normalization."""
 
 from stages.common.dataset import Data, load_data
-from stages.common.errors import run
 from stages.common.params import load
+from stages.common.stage import run
 from stages.networks.models import MLP
 from stages.networks.params import Baseline
 from stages.training.params import Train

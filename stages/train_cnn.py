@@ -1,8 +1,8 @@
 """Sheet a.2: the CNN."""
 
 from stages.common.dataset import Data, load_data
-from stages.common.errors import run
 from stages.common.params import load
+from stages.common.stage import run
 from stages.networks.models import CNN
 from stages.networks.params import Cnn
 from stages.training.params import Train

@@ -2,8 +2,8 @@
 
 from stages.augmentation.transforms import Aug, augmentation
 from stages.common.dataset import Data, load_data
-from stages.common.errors import run
 from stages.common.params import load
+from stages.common.stage import run
 from stages.networks.models import CNN
 from stages.networks.params import Cnn
 from stages.regularization.params import Reg

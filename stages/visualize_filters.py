@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 
 from stages.common.dataset import Split, load_data
-from stages.common.errors import UserError, run
+from stages.common.errors import UserError
 from stages.common.files import write_json
 from stages.common.params import TrainSeed, load
+from stages.common.stage import run
 from stages.filters import explorer, figures
 from stages.filters.analysis import analyze, metrics
 from stages.filters.params import Viz

@@ -9,7 +9,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from stages.common.errors import UserError
-from stages.common.files import write_bytes
+from stages.common.files import reading, require_space, write_bytes
 
 DATASET = Path("data/dataset.safetensors")
 
@@ -74,6 +74,7 @@ def save_data(data: Data, path: Path = DATASET) -> None:
         split = getattr(data, name)
         if split is not None:
             tensors |= {f"{name}_images": split.images, f"{name}_labels": split.labels}
+    require_space(path.parent, sum(tensor.nbytes for tensor in tensors.values()))
     write_bytes(path, save(tensors, {"classes": ",".join(data.classes)}))
 
 
@@ -84,7 +85,7 @@ def load_data(path: Path = DATASET) -> Data:
         UserError: the file is missing or damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with reading(path), safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             classes = tuple(file.metadata()["classes"].split(","))
         splits = {

@@ -4,13 +4,64 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from stages.common import parent
+from stages.common.errors import UserError
+from stages.common.snapshot import md5_of
 
-def write_bytes(path: Path, content: bytes) -> None:
+READ: dict[Path, str] = {}  # the MD5 of every file that this process has read as a stage's input
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[str]:
+    """Read the input at ``path`` inside; gives its MD5, and notes it to be compared when the stage ends.
+
+    Raises:
+        UserError: it was replaced meanwhile.
+        FileNotFoundError: there is none.
+    """
+    before = path.stat()
+    READ[path] = md5_of(path)
+    yield READ[path]
+    after = path.stat()
+    if (before.st_ino, before.st_mtime_ns) != (after.st_ino, after.st_mtime_ns):
+        raise UserError(f"{path} changed while it was read: run the command again")
+
+
+def require_space(folder: Path, size: int) -> None:
+    """Tell before the work that ``folder`` will not take ``size`` bytes.
+
+    Raises:
+        UserError: its disk has less left.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise UserError(
+            f"{folder}/: the disk has {free / 1e6:,.0f} MB left, but {size / 1e6:,.0f} MB are needed: free "
+            "some ('make clean'), or put DVC's cache on another disk ('dvc cache dir --local <folder>')"
+        )
+
+
+def write_bytes(path: Path, content: bytes | bytearray) -> None:
+    """Write a result: as `replace_bytes`, but not where the DVC that asked for it has ended.
+
+    By then another run may have written there.
+
+    Raises:
+        OSError: as `replace_bytes`.
+        Terminated: DVC has ended.
+    """
+    parent.check()
+    replace_bytes(path, content)
+
+
+def replace_bytes(path: Path, content: bytes | bytearray) -> None:
     """Write ``content`` aside, then rename it to ``path``: nobody ever sees half a file.
 
     Raises:

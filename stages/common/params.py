@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 
 from stages.common.errors import UserError
 
 PARAMS = Path("params.yaml")
+LOADED: list[tuple[type["Section"], dict[str, Any]]] = []  # all that `load` has read, as it stood in the file
 
 
 def key(meaning: str, allowed: str, **bounds: Any) -> Any:
@@ -42,15 +43,37 @@ def seed(meaning: str) -> Any:
 
 
 class Schema(BaseModel):
-    """No unknown keys, no conversions (a bool is no number, text is no number), no NaN."""
+    """No unknown keys, no NaN, no conversions (text is no number) but between what DVC takes for equal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_dvc_has_it(cls, value: Any, info: ValidationInfo) -> Any:
+        """3.0 is 3, and a switch's 1 is true: DVC runs nothing for the change, so both must mean the same."""
+        if cls.model_fields[str(info.field_name)].annotation is bool:
+            return bool(value) if isinstance(value, int | float) and value in (0, 1) else value
+        return _whole_numbers(value)
+
+
+def _whole_numbers(value: Any, depth: int = 2) -> Any:
+    """``value`` with whole numbers as int, in lists of lists too; aliases can make deeper ones endless."""
+    if isinstance(value, list) and depth:
+        return [_whole_numbers(item, depth - 1) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Section(Schema):
     """A section of the file, the one called `name`."""
 
     name: ClassVar[str]
+
+    @classmethod
+    def own(cls, content: Any) -> dict[str, Any]:
+        """What of the section's ``content`` this schema reads: all of it, unless it ignores other keys."""
+        keys = content if isinstance(content, dict) else {}
+        whole = cls.model_config.get("extra") == "forbid"
+        return {key: value for key, value in keys.items() if whole or key in cls.model_fields}
 
 
 S = TypeVar("S", bound=Section)
@@ -65,7 +88,7 @@ class TrainSeed(Section):
 
 
 def load(section: type[S], path: Path = PARAMS) -> S:
-    """Read and check one section of ``path``.
+    """Read and check one section of ``path``, and note it in `LOADED`, to be compared when the stage ends.
 
     Raises:
         UserError: naming the key, its value and what is allowed.
@@ -73,7 +96,9 @@ def load(section: type[S], path: Path = PARAMS) -> S:
     content = read(path)
     if not isinstance(content, dict) or section.name not in content:
         raise UserError(f"{path}: the section {section.name} is missing: {_mapping(section)}")
-    return check(section, content[section.name], str(path), (section.name,))
+    result = check(section, content[section.name], str(path), (section.name,))
+    LOADED.append((section, section.own(content[section.name])))
+    return result
 
 
 def read(path: Path = PARAMS) -> Any:

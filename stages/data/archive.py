@@ -1,20 +1,15 @@
-"""CIFAR-10's binary archive: fetching it, and reading it without trusting it."""
+"""CIFAR-10's binary archive: where it is, and reading it without trusting it."""
 
 import gzip
-import hashlib
 import os
-import sys
 import tarfile
 import zlib
-from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
-import pooch
-import requests
 
 from stages.common.errors import UserError
+from stages.data.fetch import REMEDY, fetch
 
 FOLDER = "cifar-10-batches-bin"
 TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
@@ -22,11 +17,6 @@ TEST_FILES = ("test_batch.bin",)
 CLASS_FILE = "batches.meta.txt"
 RECORDS = 10_000
 RECORD_BYTES = 1 + 3 * 32 * 32
-TIMEOUT = 30.0  # seconds without a byte
-REMEDY = (
-    "set CIFAR10_ARCHIVE=<a local cifar-10-binary.tar.gz>, correct data.url and data.md5, "
-    "or use -S data.source=synthetic"
-)
 
 
 def locate(url: str, md5: str) -> tuple[Path, str]:
@@ -45,66 +35,7 @@ def locate(url: str, md5: str) -> tuple[Path, str]:
                 f"CIFAR10_ARCHIVE: expected a file, found none at {str(path.absolute())!r}; {REMEDY}"
             )
         return path, f"CIFAR10_ARCHIVE={local}"
-    return _fetched(url, md5), url
-
-
-def _fetched(url: str, md5: str) -> Path:
-    """The file with ``md5`` in the user's cache, from ``url`` where it is not there yet."""
-    http = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=TIMEOUT)
-
-    def download(url: str, output_file: str, store: Any) -> None:
-        # pooch tries again after every error; what a server says on purpose it says again
-        try:
-            http(url, output_file, store)
-        except requests.HTTPError as error:
-            if error.response.status_code < 500:
-                raise UserError(f"{url}: expected the archive, found {_reason(error)}; {REMEDY}") from None
-            raise
-        actual = md5_of(Path(output_file))
-        if actual != md5:
-            size = Path(output_file).stat().st_size
-            raise UserError(f"{url}: expected md5 {md5}, found {actual} ({size:,} bytes); {REMEDY}")
-
-    cache = Path(pooch.os_cache("cifar10-dvc-study"))
-    name = f"{md5}-cifar-10-binary.tar.gz"
-    store = pooch.create(
-        path=cache, base_url="", registry={name: f"md5:{md5}"}, urls={name: url}, retry_if_failed=2
-    )
-    pooch.get_logger().setLevel("WARNING")
-    print(f"archive: {url}, kept in {cache}", file=sys.stderr)
-    try:
-        return Path(store.fetch(name, downloader=download))
-    except requests.RequestException as error:
-        raise UserError(f"{url}: expected the archive, found {_reason(error)}; {REMEDY}") from None
-    except OSError as error:
-        problem = error.strerror or " ".join(str(error).split())
-        raise UserError(
-            f"{url}: the archive could not be kept in {str(cache)!r} ({problem}): "
-            "make room there, set XDG_CACHE_HOME=<another folder>, or "
-            "CIFAR10_ARCHIVE=<a local cifar-10-binary.tar.gz>"
-        ) from None
-
-
-def _reason(error: requests.RequestException) -> str:
-    """What went wrong, without the objects that requests' own messages name."""
-    if isinstance(error, requests.HTTPError):
-        status = error.response.status_code
-        return f"HTTP {status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else f"HTTP {status}"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "a body that ended early"
-    root: BaseException = error
-    while root.__cause__ or root.__context__:
-        root = root.__cause__ or root.__context__  # type: ignore[assignment]
-    if isinstance(root, TimeoutError):
-        return f"no answer for {TIMEOUT:g} s"
-    problem = getattr(root, "strerror", None) or str(root)
-    return ascii(" ".join(problem.split()))[1:-1]
-
-
-def md5_of(path: Path) -> str:
-    """MD5 of a file, as 32 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+    return fetch(url, md5), url
 
 
 def read(path: Path, source: str) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:

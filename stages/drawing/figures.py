@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from stages.common.files import write_bytes
 
 mpl.rcdefaults()  # a user's matplotlibrc must not change a tracked file
+mpl.use("agg")  # nor choose a window system: that is no part of the defaults
 
 
 def save_figure(figure: Figure, path: Path, **options: Any) -> None:

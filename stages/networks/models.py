@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from stages.common.errors import UserError
-from stages.common.files import write_bytes
+from stages.common.files import reading, write_bytes
 from stages.common.geometry import IMAGE_SIZE, Layer, block_layers, output_size
 
 CLASSES = 10
@@ -138,7 +138,7 @@ def load_model(path: Path) -> MLP | CNN:
     """
     architectures: dict[str, type[MLP | CNN]] = {"MLP": MLP, "CNN": CNN}
     try:
-        with safe_open(path, framework="pt") as file:
+        with reading(path), safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description: dict[str, Any] = json.loads(metadata["model"])

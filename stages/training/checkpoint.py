@@ -1,4 +1,4 @@
-"""Checkpoints: a training that was ended continues after its last whole epoch."""
+"""Checkpoints: a training that was ended continues after its last whole epoch, one that has ended is kept."""
 
 import hashlib
 import io
@@ -6,16 +6,25 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from stages.common.errors import UserError
-from stages.common.files import write_bytes
+from stages.common.files import replace_bytes
+from stages.common.params import short
+from stages.common.record import recorded
+from stages.common.snapshot import AT_START, ROOT, STARTED
+
+# What is kept of trainings that nobody continues, at most: of each model, in all, and for how long
+MOST_OF_A_MODEL = 8
+MOST_BYTES = 2**30
+LONGEST = 30 * 24 * 3600.0  # seconds
 
 
 def runs_folder() -> Path:
@@ -24,12 +33,12 @@ def runs_folder() -> Path:
 
 
 def code_digests() -> dict[str, str]:
-    """SHA-256 of every module of this project that is loaded."""
-    return {
-        name: hashlib.sha256(Path(file).read_bytes()).hexdigest()
-        for name, module in sorted(sys.modules.items())
-        if name.split(".")[0] in ("stages", "__main__") and (file := getattr(module, "__file__", None))
+    """MD5 of every file of this project whose module is loaded, as it was when the process began."""
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    local = {
+        Path(file).relative_to(ROOT).as_posix() for file in files if file and Path(file).is_relative_to(ROOT)
     }
+    return {file: AT_START[file].md5 for file in sorted(local & AT_START.keys())}
 
 
 def digest(*parts: Any) -> str:
@@ -44,66 +53,188 @@ def digest(*parts: Any) -> str:
 
 
 class Checkpoint:
-    """The state of one training, in a file named after everything that determines its result.
+    """The state of one training, in a file named after its ``identity``: all that determines its result.
 
-    Use it as ``with Checkpoint.locked(name, key) as checkpoint``. The file is the SHA-256 of the rest
-    (32 bytes), then what ``torch.save`` wrote.
+    Use it as ``with Checkpoint.locked(name, identity) as checkpoint``. ``waited`` says whether another
+    process had it before. The file is the SHA-256 of the rest (32 bytes); a line of JSON with the epochs,
+    the identity and the result, as `save` has them; then what ``torch.save`` wrote.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, name: str, identity: Mapping[str, Any]) -> None:
+        self.name, self.identity, self.waited = name, identity, False
+        self.path = _folder() / f"{name}-{digest(identity)[:16]}.pt"
 
     @classmethod
     @contextmanager
-    def locked(cls, name: str, key: str) -> Iterator["Checkpoint"]:
-        """The checkpoint of model ``name`` and ``key``, locked: no second process can have it.
+    def locked(cls, name: str, identity: Mapping[str, Any]) -> Iterator["Checkpoint"]:
+        """The checkpoint of model ``name`` and ``identity``, which no second process can have.
 
-        Raises:
-            UserError: another process has it.
+        Where another process has it, this one says so in one line, and waits.
         """
-        run = f"{name}-{key[:16]}"
-        checkpoint = cls(runs_folder() / "checkpoints" / f"{run}.pt")
-        locks = runs_folder() / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        holder = locks / f"{run}.holder"
+        checkpoint = cls(name, identity)
+        lock, holder = _lock(checkpoint.path), _lock_file(checkpoint.path, ".holder")
         try:
-            with FileLock(locks / f"{run}.lock", timeout=0):
-                write_bytes(holder, f"process {os.getpid()} on {platform.node()}".encode())
-                try:
-                    yield checkpoint
-                finally:
-                    holder.unlink(missing_ok=True)
+            lock.acquire(timeout=0)
         except Timeout:
+            checkpoint.waited = True
             try:
                 who = holder.read_text()
             except OSError:  # it has just begun or just ended
                 who = "another process"
-            raise UserError(
-                f"{who} is training this very model: wait for it, or end it, then run again"
-            ) from None
+            print(f"{name}: waits for {who}, which trains this very model; Ctrl-C ends this", file=sys.stderr)
+            lock.acquire(poll_interval=0.2)
+        try:
+            replace_bytes(holder, f"process {os.getpid()} on {platform.node()}".encode())
+            yield checkpoint
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Replace the file by ``state``: tensors, numbers, text, and lists and dicts of them."""
+    def save(self, state: Mapping[str, Any], epochs: int, result: Mapping[str, Any] | None = None) -> None:
+        """Replace the file by ``state`` after ``epochs``: tensors, numbers, text, lists and dicts of them.
+
+        ``result`` is what `record.description` says of a training that has written its results.
+        """
         content = io.BytesIO()
+        about = {"epochs": epochs, "identity": self.identity, "result": result}
+        content.write(json.dumps(about).encode() + b"\n")
         torch.save(state, content)
-        write_bytes(self.path, hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
+        replace_bytes(self.path, hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
 
-    def load(self) -> dict[str, Any] | None:
+    def resume(self) -> dict[str, Any] | None:
+        """The state to go on from, or None.
+
+        The state of a training that has ended counts while DVC has not recorded its result: whoever
+        starts it again after that wants it trained. A process that has waited for it takes it anyway.
+        """
+        result = _about(self.path).get("result")
+        if result and not self.waited and recorded(result, before=STARTED):
+            self.path.unlink()
+        state = self._load()
+        if state is None and not self.waited:
+            self._tell_what_does_not_fit()
+        return state
+
+    def _load(self) -> dict[str, Any] | None:
         """The saved state, or None. A damaged file is put aside, with one line."""
         if not self.path.exists():
             return None
         content = self.path.read_bytes()
         if hashlib.sha256(content[32:]).digest() == content[:32]:
-            state: dict[str, Any] = torch.load(io.BytesIO(content[32:]), weights_only=True)
+            start = content.index(b"\n", 32) + 1
+            state: dict[str, Any] = torch.load(io.BytesIO(content[start:]), weights_only=True)
             return state
         aside = self.path.with_suffix(".damaged")
         self.path.replace(aside)
-        print(
-            f"{self.path.name} is damaged: put aside as {aside}, training starts over",
-            file=sys.stderr,
-        )
+        print(f"{self.path.name} is damaged: put aside as {aside}, training starts over", file=sys.stderr)
         return None
 
-    def delete(self) -> None:
-        """Forget the state: the training has succeeded."""
-        self.path.unlink(missing_ok=True)
+    def _tell_what_does_not_fit(self) -> None:
+        """Name the checkpoint of this model's last training, where that was stopped and does not fit."""
+        for path in _newest_first(f"{self.name}-*.pt"):
+            about, last = _about(path), runs_folder() / f"{self.name}.json"
+            # a training writes both after each epoch; another one that ended since has written the second
+            if not about or (last.exists() and last.stat().st_mtime > path.stat().st_mtime + 60):
+                return
+            with _if_free(path) as free:
+                if free and about["result"] is None:
+                    print(
+                        f"{self.name}: the checkpoint after epoch {about['epochs']} does not fit "
+                        f"({differences(about['identity'], self.identity)}): training starts over",
+                        file=sys.stderr,
+                    )
+                    return
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two identities: the first three of what they hold, and how many more."""
+    found = []
+    for part in now:
+        if isinstance(now[part], Mapping):
+            was, is_now = then.get(part, {}), now[part]
+            for key in sorted({*was, *is_now}):
+                if was.get(key) != is_now.get(key):
+                    values = f" was {short(was.get(key))}, is {short(is_now.get(key))}"
+                    found.append(f"{key} was edited" if part == "code" else f"{part}.{key}{values}")
+        elif then.get(part) != now[part]:
+            found.append(f"other {part}")
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"{', '.join(found[:3])}{more}"
+
+
+def tidy() -> None:
+    """Remove the states that nobody needs: recorded by DVC, or beyond what is kept at most, or too old."""
+    of_a_model, total = Counter[str](), 0
+    for path in _newest_first("*"):
+        if path.suffix not in (".pt", ".damaged", ".partial"):
+            continue
+        model, status = path.name.rpartition("-")[0], path.stat()
+        result = _about(path).get("result") if path.suffix == ".pt" else None
+        of_a_model[model] += 1
+        total += status.st_size
+        if (
+            of_a_model[model] > MOST_OF_A_MODEL
+            or total > MOST_BYTES
+            or time.time() - status.st_mtime > LONGEST
+            or (result and recorded(result, before=STARTED))
+        ):
+            _remove_if_free(path)
+    for lock in (runs_folder() / "locks").glob("*.lock"):
+        with suppress(FileNotFoundError):
+            if time.time() - lock.stat().st_mtime > LONGEST:
+                _remove_if_free(lock)
+
+
+def _remove_if_free(path: Path) -> None:
+    with _if_free(path) as free:
+        if free:
+            path.unlink(missing_ok=True)
+
+
+def _folder() -> Path:
+    return runs_folder() / "checkpoints"
+
+
+def _newest_first(pattern: str) -> list[Path]:
+    """The files in the checkpoints' folder that match; another process may remove them at any time."""
+    times = []
+    for path in _folder().glob(pattern):
+        with suppress(FileNotFoundError):
+            times.append((path.stat().st_mtime, path))
+    return [path for _, path in sorted(times, reverse=True)]
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What the first line of a checkpoint says; nothing where there is none or it is damaged."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(32)
+            about = json.loads(file.readline(2**20))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _lock_file(path: Path, suffix: str) -> Path:
+    return runs_folder() / "locks" / path.with_suffix(suffix).name
+
+
+def _lock(path: Path) -> FileLock:
+    file = _lock_file(path, ".lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file, is_singleton=False)
+
+
+@contextmanager
+def _if_free(path: Path) -> Iterator[bool]:
+    """Whether no other process has the checkpoint at ``path``; inside, none can have it."""
+    lock = _lock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

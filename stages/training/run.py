@@ -7,8 +7,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.common.files import write_json
-from stages.training.checkpoint import Checkpoint, runs_folder
+from stages.common import parent, record
+from stages.common.files import require_space, write_json
+from stages.training.checkpoint import Checkpoint, runs_folder, tidy
 from stages.training.results import write_results
 from stages.training.trainer import Trainer
 
@@ -16,17 +17,25 @@ from stages.training.trainer import Trainer
 def train_and_write(name: str, trainer: Trainer) -> None:
     """Train the model called ``name``, and write everything that its stage leaves behind.
 
+    The checkpoint stays: where DVC does not record the result, nothing is trained again.
+
     Raises:
-        UserError: the loss became NaN or infinite, or another process trains this very model.
-        OSError: a file could not be written; the checkpoint stays, so nothing is trained again.
+        UserError: the loss became NaN or infinite, or parameters or code changed while it was trained.
+        OSError: a file could not be written.
         KeyboardInterrupt: with a line that says how to continue.
     """
-    with Checkpoint.locked(name, trainer.key) as checkpoint:
+    weights = sum(tensor.nbytes for tensor in trainer.model.state_dict().values())
+    require_space(runs_folder(), 8 * weights)  # two checkpoints of weights, average and Adam's two moments
+    with Checkpoint.locked(name, trainer.identity) as checkpoint:
+        tidy()
         train(name, trainer, checkpoint)
+        record.verify(
+            "what was trained is kept: put this back and run again to take it, or run again to train anew"
+        )
         accuracy = write_results(name, trainer)
-        model = Path(f"models/{name}.safetensors").read_bytes()
-        write_record(name, trainer, model_sha256=hashlib.sha256(model).hexdigest())
-        checkpoint.delete()
+        model = Path(f"models/{name}.safetensors")
+        write_record(name, trainer, model_sha256=hashlib.sha256(model.read_bytes()).hexdigest())
+        checkpoint.save(trainer.state_dict(), trainer.train.epochs, record.description(model))
     print(f"{name}: test accuracy {accuracy:.4f}", file=sys.stderr)
 
 
@@ -37,10 +46,12 @@ def train(name: str, trainer: Trainer, checkpoint: Checkpoint) -> None:
         UserError: the loss became NaN or infinite.
         KeyboardInterrupt: with a line that says how to continue.
     """
-    state = checkpoint.load()
+    state = checkpoint.resume()
     if state is not None:
         trainer.load_state_dict(state)
-        print(f"{name}: continues after epoch {len(trainer.history)}", file=sys.stderr)
+        done = len(trainer.history)
+        kept = "takes the training that has ended" if done == trainer.train.epochs else "continues"
+        print(f"{name}: {kept} after epoch {done}", file=sys.stderr)
     epochs, saved = trainer.train.epochs, len(trainer.history)
     try:
         with tqdm(
@@ -52,8 +63,9 @@ def train(name: str, trainer: Trainer, checkpoint: Checkpoint) -> None:
         ) as bar:
             while len(trainer.history) < epochs:
                 trainer.epoch(after_step=bar.update)
-                checkpoint.save(trainer.state_dict())
+                checkpoint.save(trainer.state_dict(), len(trainer.history))
                 saved = len(trainer.history)
+                parent.check()
                 write_record(name, trainer)
                 tell(name, trainer, bar)
     except KeyboardInterrupt as stop:
@@ -79,5 +91,5 @@ def tell(name: str, trainer: Trainer, bar: "tqdm[Any]") -> None:
 def write_record(name: str, trainer: Trainer, **more: str) -> None:
     """Write ``runs/<name>.json``: what varies from run to run, ``more``, and the figures so far."""
     epochs = [figures | timing for figures, timing in zip(trainer.history, trainer.timing, strict=True)]
-    record = {**trainer.runtime.describe(), "reason": trainer.runtime.reason, **more, "epochs": epochs}
-    write_json(runs_folder() / f"{name}.json", record)
+    content = {**trainer.runtime.describe(), "reason": trainer.runtime.reason, **more, "epochs": epochs}
+    write_json(runs_folder() / f"{name}.json", content)

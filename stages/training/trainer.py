@@ -65,18 +65,21 @@ class Trainer:
         self.average = Average(self.model, averaging * total) if averaging else None
         self.history: list[dict[str, float]] = []
         self.timing: list[dict[str, float]] = []
-        self.key = digest(
-            asdict(regularization),
-            train.model_dump(),
-            repr(transform),
-            model.config,
-            runtime.describe(),
-            code_digests(),
-            *model.state_dict().values(),
-            *(t for s in (data.train, data.validation, data.test) if s for t in (s.images, s.labels)),
-            data.mean,
-            data.std,
-        )
+        # all that determines the result, by names that tell a user what differs
+        self.identity: dict[str, Any] = {
+            "train": train.model_dump(),
+            "reg": asdict(regularization),
+            "network": model.config,
+            "machine": runtime.describe(),
+            "code": code_digests(),
+            "augmentation": repr(transform),
+            "images": digest(
+                *(t for s in (data.train, data.validation, data.test) if s for t in (s.images, s.labels)),
+                data.mean,
+                data.std,
+            ),
+            "initial weights": digest(*model.state_dict().values()),
+        }
 
     @property
     def result(self) -> MLP | CNN:
