@@ -46,7 +46,12 @@ def fetch(url: str, md5: str) -> Path:
         UserError: the server does not give the file, or the cache cannot keep it.
         KeyboardInterrupt: with a line that says what is kept.
     """
-    cache = Path(user_cache_dir("cifar10-dvc-study"))
+    try:
+        cache = Path(user_cache_dir("cifar10-dvc-study"))
+    except RuntimeError:  # nobody knows where the home folder is
+        raise UserError(
+            "the archive has no place: this user has no home folder, set HOME or XDG_CACHE_HOME=<a folder>"
+        ) from None
     target = cache / f"{md5}-{NAME}"
     print(f"archive: {url}, kept in {cache}", file=sys.stderr)
     try:
