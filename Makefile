@@ -5,8 +5,11 @@ PYTHON ?= python3
 TORCH ?= $(if $(wildcard $(VENV)/.ready-cpu-*),cpu,pypi)
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
-# DVC finds the python of its stages there
+# DVC finds the python of its stages there, and runs them by make's own shell
 export PATH := $(abspath $(BIN)):$(PATH)
+export SHELL
+# What would keep Python or DVC from starting
+unexport PYTHONHOME PYTHONINSPECT PYTHONPATH PYTHONSAFEPATH PYTHONWARNINGS
 
 LOCK_pypi := requirements.lock
 LOCK_cpu := requirements-cpu.lock
@@ -16,8 +19,8 @@ LOCK := $(LOCK_$(TORCH))
 ifndef LOCK
 $(error TORCH is '$(TORCH)': it can be pypi or cpu)
 endif
-# What is installed is known by the content of the lock files, not by their time
-hash = $(shell cat $(1) | git hash-object --stdin)
+# What is installed is known by the content of the lock files, not by their time; cksum needs no Git
+hash = $(firstword $(shell cat $(1) | cksum))
 READY := $(VENV)/.ready-$(TORCH)-$(call hash,$(LOCK))
 DEV_READY := $(VENV)/.dev-$(TORCH)-$(call hash,$(LOCK) requirements-dev.lock)
 OTHER_BUILD := $(wildcard $(VENV)/.ready-$(if $(filter cpu,$(TORCH)),pypi,cpu)-*)
@@ -87,8 +90,8 @@ locks:  ## make the lock files from pyproject.toml, with uv
 	sed -E -e '/^(cuda-|nvidia-|triton=)/d' -e '/^torch(vision)?==/{h;s/$$/ ; sys_platform == "darwin"/p;g;s/$$/+cpu ; sys_platform != "darwin"/;}' \
 	    requirements.lock | tr '"' "'" >> requirements-cpu.lock
 
-clean:  ## remove .quickstart/, charts and tool caches; keep data, models and results
-	rm -rf .quickstart .mypy_cache .pytest_cache .ruff_cache .hypothesis dvc_plots runs/charts
+clean:  ## remove .quickstart/, charts, tool caches and kept trainings; keep data, models and results
+	rm -rf .quickstart .mypy_cache .pytest_cache .ruff_cache .hypothesis dvc_plots runs/charts runs/checkpoints
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart repro charts summary readme sweep lint test bench locks clean

@@ -1,1 +1,3 @@
 """Searches, ablations and seeds: python -m sweeps run <search file>."""
+
+import stages  # noqa: F401  # first: it holds what the user's shell exports

@@ -30,6 +30,8 @@ def main() -> None:
     if not re.fullmatch(r"[\w-]+", name):
         raise UserError(f"{name} is no name of a search: letters, digits, _ and - are allowed")
     commit = git(Path(), "rev-parse", revision or "HEAD")
+    if folder := git(Path(), "rev-parse", "--show-prefix"):
+        raise UserError(f"{folder} is a folder of another repository: for sweeps the project needs its own")
     if arguments.command != "report" and (changed := git(Path(), "diff", "--name-only", commit).split()):
         raise UserError(f"these files differ from the study's commit {commit[:10]}: {' '.join(changed)}")
     search = load(arguments.search) if arguments.command == "run" else None

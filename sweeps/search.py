@@ -4,6 +4,7 @@ import copy
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from math import nextafter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,9 +65,15 @@ class Search(Schema):
     def examples(self) -> list[Changes]:
         """Changes that stand for all: those of the planned trials, or the corners of the ``space``."""
         self.suggest(probe := optuna.create_study().ask())
-        axes: dict[str, Any] = probe.distributions
-        ends = {key: getattr(axis, "choices", None) or (axis.low, axis.high) for key, axis in axes.items()}
-        return combinations(ends) if ends else [changes for _, changes, _ in self.planned_trials().values()]
+        axes = {key: _examples(axis) for key, axis in probe.distributions.items()}
+        return combinations(axes) if axes else [changes for _, changes, _ in self.planned_trials().values()]
+
+
+def _examples(axis: Any) -> Sequence[Any]:
+    """Choices, or both ends; of a range of floats a value inside too, which is no whole number as 0.0 is."""
+    if hasattr(axis, "choices"):
+        return list(axis.choices)
+    return [axis.low, axis.high, *([nextafter(axis.low, axis.high)] if isinstance(axis.low, float) else [])]
 
 
 def combinations(axes: Mapping[str, Sequence[Any]]) -> list[Changes]:

@@ -1,0 +1,1 @@
+import stages  # noqa: F401  # first: it holds what the user's shell exports

@@ -5,9 +5,11 @@ import hashlib
 import io
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 
 import numpy as np
 
@@ -52,22 +54,60 @@ def md5(content: bytes) -> str:
 
 
 class Server:
-    """Answers every GET with ``answer(handler)``, and counts them."""
+    """Answers every GET with ``answer(handler)``, and keeps what was asked for."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.requests = 0
+        self.asked: list[Message] = []  # the headers of each request
         self.answer: Callable[[BaseHTTPRequestHandler], None] = lambda handler: handler.send_error(404)
         self.ended = threading.Event()
+
+    @property
+    def requests(self) -> int:
+        return len(self.asked)
+
+    @property
+    def ranges(self) -> list[str | None]:
+        """What each request asked for: None for the whole file."""
+        return [headers["Range"] for headers in self.asked]
 
     def serve(self, content: bytes) -> None:
         self.answer = lambda handler: reply(handler, content)
 
+    def serve_ranges(self, content: bytes, *stops: int, etag: str | None = None) -> None:
+        """Serve also parts of ``content``; each request after this ends at the next of ``stops`` bytes."""
+        ends = iter(stops)
 
-def reply(handler: BaseHTTPRequestHandler, content: bytes, length: int | None = None) -> None:
-    """Status 200 and ``content``, announced as ``length`` bytes."""
-    handler.send_response(200)
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            asked, known = handler.headers["Range"], handler.headers["If-Range"]
+            start = (
+                int(asked.removeprefix("bytes=").removesuffix("-")) if asked and known in (None, etag) else 0
+            )
+            end = next(ends, len(content))
+            headers = {"ETag": etag} if etag else {}
+            if start >= len(content):
+                reply(handler, b"", status=416, headers=headers)
+            elif start:
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+                reply(handler, content[start:end], len(content) - start, 206, headers=headers)
+            else:
+                reply(handler, content[:end], len(content), headers=headers)
+
+        self.answer = answer
+
+
+def reply(
+    handler: BaseHTTPRequestHandler,
+    content: bytes,
+    length: int | None = None,
+    status: int = 200,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Send ``content``, announced as ``length`` bytes."""
+    handler.send_response(status)
     handler.send_header("Content-Length", str(len(content) if length is None else length))
+    for name, value in headers.items():
+        handler.send_header(name, value)
     handler.end_headers()
     handler.wfile.write(content)
 
@@ -76,7 +116,7 @@ def reply(handler: BaseHTTPRequestHandler, content: bytes, length: int | None = 
 def serving() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            server.requests += 1
+            server.asked.append(self.headers)
             server.answer(self)
 
         def log_message(self, *args: object) -> None:

@@ -1,6 +1,7 @@
 import inspect
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Generator, Iterator
@@ -19,6 +20,7 @@ POSIX = {
     r"symlink_to": "symbolic links that everybody may make",
     r"tests/sweeps/test_worker": "process groups",
     r"is_not_disturbed|IsADirectoryError": "POSIX's rules for open files and directories",
+    r"\bpty\.": "pseudo-terminals",
     r"XDG_CACHE_HOME": "a cache folder that this variable moves",
     r"Connection refused": "POSIX's error messages",
 }
@@ -64,6 +66,19 @@ def pytest_make_collect_report(
     if WINDOWS and missing:
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 0, f"Skipped: Windows lacks Python's module {missing[1]}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where Git is not installed, skip the tests that start it."""
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, FileNotFoundError) and error.filename == "git" and not shutil.which("git"):
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), 0, "Skipped: needs git")
     return report
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,8 +53,15 @@ def import_closure(file: Path) -> set[str]:
     return {module.relative_to(ROOT).as_posix() for module in closure}
 
 
+def need_repository() -> None:
+    """Skip the test where the project is in no Git repository, but a downloaded source tree."""
+    if not any((folder / ".git").exists() for folder in (ROOT, *ROOT.parents)):
+        pytest.skip("needs a Git repository, which says what belongs to the project")
+
+
 def tracked_files() -> list[str]:
     """Files that Git tracks or would track, as paths from the root."""
+    need_repository()
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [name for name in listing.splitlines() if (ROOT / name).is_file()]
@@ -61,6 +69,13 @@ def tracked_files() -> list[str]:
 
 def copy_project(target: Path, changes: Mapping[str, Mapping[str, Any]], patches: Sequence[str] = ()) -> Path:
     """A clone of the project in ``target`` with ``patches``, ``changes`` to params.yaml, and no results."""
+    copy_files(target, changes, patches)
+    make_repository(target)
+    return target
+
+
+def copy_files(target: Path, changes: Mapping[str, Mapping[str, Any]], patches: Sequence[str] = ()) -> None:
+    """What `copy_project` copies, without a repository."""
     for name in tracked_files():
         if not name.startswith(("metrics/", "plots/", "dvc.lock")):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -71,14 +86,17 @@ def copy_project(target: Path, changes: Mapping[str, Mapping[str, Any]], patches
     for section, values in changes.items():
         params[section] |= values
     (target / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def make_repository(folder: Path) -> None:
+    """Make ``folder`` a Git repository with everything in it committed."""
     for command in (
         ("init", "-q", "-b", "main"),
         ("config", "user.name", "Test"),
         ("config", "user.email", "test@example.org"),
     ):
-        subprocess.run(["git", *command], cwd=target, check=True)
-    commit(target, "a project")
-    return target
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    commit(folder, "a project")
 
 
 def commit(folder: Path, message: str) -> None:

@@ -54,7 +54,7 @@ def tiny_train(**changes: Any) -> Train:
     return Train.model_validate(section | changes)
 
 
-def tiny_project(folder: Path, data: Data, **changes: dict[str, Any]) -> None:
+def tiny_project(folder: Path, data: Data, /, **changes: dict[str, Any]) -> None:
     """What a stage needs in its working directory: the project's parameters, made small, and ``data``."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     small: dict[str, dict[str, Any]] = {

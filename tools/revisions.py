@@ -33,7 +33,7 @@ def comparison(base: str, head: str) -> str:
     """The metrics that differ between two revisions, and the curves of the models whose curve does.
 
     Raises:
-        UserError: Git does not know one of them.
+        UserError: there is no Git here, or it does not know one of them.
     """
     before, after = histories(base), histories(head)
     parts = [f"### {head} compared with {base}", metrics_table(base, head)]
@@ -67,14 +67,16 @@ def histories(revision: str) -> dict[str, list[float]]:
     """The test accuracy of each model after each epoch, at ``revision``; empty where it has none.
 
     Raises:
-        UserError: Git does not know ``revision``.
+        UserError: there is no Git here, or it does not know ``revision``.
     """
-    commit = _output("git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
-    if not commit:
-        raise UserError(f"'{revision}' is no revision that Git knows here: fetch it, or ask for another")
-    results = {model: _output("git", "show", f"{commit}:metrics/{model}.json") or "{}" for model in MODELS}
+    commit = _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    if commit.returncode:  # quiet is Git about an unknown revision alone
+        reason = " ".join(commit.stderr.split()) or "fetch it, or ask for another"
+        raise UserError(f"'{revision}' is no revision that Git knows here: {reason}")
+    # ./ because the project may be a folder of a larger repository
+    results = {model: _git("show", f"{commit.stdout.strip()}:./metrics/{model}.json") for model in MODELS}
     return {
-        model: [epoch[METRIC] for epoch in json.loads(result).get("history", [])]
+        model: [epoch[METRIC] for epoch in json.loads(result.stdout or "{}").get("history", [])]
         for model, result in results.items()
     }
 
@@ -113,10 +115,12 @@ git fetch origin {ref} && git switch --detach FETCH_HEAD && make quickstart TORC
 ```"""
 
 
-def _output(*command: str) -> str:
-    """What a command prints; empty where it fails."""
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return "" if result.returncode else result.stdout.strip()
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run Git; raises `UserError` where it is not installed."""
+    try:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise UserError("git is not installed, and nothing else knows revisions: install it") from None
 
 
 if __name__ == "__main__":

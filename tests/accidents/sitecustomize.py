@@ -2,13 +2,15 @@
 
 With this folder in ``PYTHONPATH``, ``ACCIDENT="<what> <count> <pattern>"`` waits for the ``count``-th file
 whose path ``pattern`` matches: ``half``, the process is killed when 100 bytes of it are written; ``kill`` and
-``interrupt``, the process is killed, or Ctrl-C pressed, when it is written but not yet renamed to its path.
+``interrupt``, the process is killed, or Ctrl-C pressed, when it is written but not yet renamed to its path;
+``run``, the shell command in ``ACCIDENT_COMMAND`` runs then, and the process goes on.
 """
 
 import os
 import re
 import resource
 import signal
+import subprocess
 import sys
 from typing import Any
 
@@ -31,6 +33,8 @@ def happen() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    elif what == "run":
+        subprocess.run(os.environ["ACCIDENT_COMMAND"], shell=True, check=True)
     elif what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     else:

@@ -1,5 +1,6 @@
 """How a stage ends: one line, the right status, and the command that restores committed results."""
 
+import ast
 import importlib
 import os
 import shutil
@@ -7,10 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from stages.common import errors
+from stages.common.stage import run
 from tests.project import ROOT, STAGES, TRAININGS
 
 
@@ -60,7 +63,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A repository with committed metrics and plots."""
-    for name in ("metrics/cnn.json", "plots/a.png", "other.txt"):
+    for name in ("metrics/cnn.json", "plots/a.png", "params.yaml", "other.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("committed")
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
@@ -91,11 +94,71 @@ def test_hint_restores_what_is_gone(gone: list[str], body: str, checkout: Path) 
         shutil.rmtree(checkout / name)
     error = end(body, checkout).stderr
     command = f"git checkout -- {' '.join(gone)}"
-    assert error.endswith(f" (restore the committed results: {command})\n")
+    assert error.endswith(f" (to restore what is committed: {command})\n")
     assert error.count("\n") == 1
     subprocess.run(command.split(), cwd=checkout, check=True, capture_output=True)
     assert (checkout / "metrics/cnn.json").read_text() == "committed"
     assert (checkout / "plots/a.png").read_text() == "committed"
+
+
+def test_hint_names_the_parameters_where_they_were_changed(checkout: Path) -> None:
+    (checkout / "params.yaml").write_text("as -S wrote it")
+    (checkout / "metrics/cnn.json").write_text("another's")
+    line = "error: x (to restore what is committed: git checkout -- metrics params.yaml)\n"
+    assert end("raise UserError('x')", checkout).stderr == line
+
+
+def test_no_hint_in_a_temporary_copy(checkout: Path, tmp_path: Path) -> None:
+    """An experiment of ``--temp`` or the queue: nobody works there."""
+    copy = tmp_path / ".dvc/tmp/exps/standalone/tmpx"
+    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".dvc"))
+    shutil.rmtree(copy / "metrics")
+    assert end("raise UserError('x')", copy).stderr == "error: x\n"
+    (checkout / "params.yaml").unlink()
+    assert "git checkout -- params.yaml" in end("raise UserError('x')", checkout).stderr
+
+
+def test_hint_after_a_mistake_of_ours(checkout: Path) -> None:
+    shutil.rmtree(checkout / "metrics")
+    *_, error, hint = end("raise ValueError('ours')", checkout).stderr.splitlines()
+    assert error == "ValueError: ours"
+    assert hint == "(to restore what is committed: git checkout -- metrics)"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_arguments(
+    stage: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--help`` explains; anything else is refused. Neither trains."""
+    module = importlib.import_module(f"stages.{stage}")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    with patch.object(sys, "argv", [stage, "--help"]), pytest.raises(SystemExit) as ended:
+        run(module.main)
+    assert ended.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.startswith(f"usage: python -m stages.{stage} [-h] {module.__doc__} options:")
+    for wrong in (["--epochs", "3"], ["params.yaml"]):
+        with patch.object(sys, "argv", [stage, *wrong]), pytest.raises(SystemExit) as ended:
+            run(module.main)
+        assert ended.value.code == (
+            f"error: unrecognized arguments: {' '.join(wrong)}: "
+            f"python -m stages.{stage} takes no arguments, its parameters are in params.yaml"
+        )
+    assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.parametrize("version", ["3.10.13", "3.7.16"])
+def test_a_python_too_old_is_named(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = tuple(map(int, version.split(".")))
+    monkeypatch.setattr(sys, "version_info", numbers)
+    with pytest.raises(SystemExit) as ended:
+        errors.refuse_old_python()
+    assert str(ended.value.code).startswith(
+        f"error: 'python' is {sys.executable}, Python {version}, but 3.11 to 3.14 is needed: activate"
+    )
+    for name in ("__init__", "common/__init__", "common/errors"):
+        source = (ROOT / f"stages/{name}.py").read_text()
+        ast.parse(source, feature_version=(numbers[0], numbers[1]))
 
 
 def test_a_second_ctrl_c_while_a_stage_ends_changes_nothing(checkout: Path) -> None:
@@ -104,7 +167,7 @@ def test_a_second_ctrl_c_while_a_stage_ends_changes_nothing(checkout: Path) -> N
     git.write_text(f'#!/bin/sh\nkill -INT $PPID\nexec {shutil.which("git")} "$@"\n')
     git.chmod(0o755)
     ended = end("raise KeyboardInterrupt", checkout, PATH=f"{checkout}{os.pathsep}{os.environ['PATH']}")
-    hint = "restore the committed results: git checkout -- metrics"
+    hint = "to restore what is committed: git checkout -- metrics"
     assert (ended.returncode, ended.stderr) == (130, f"stopped: the same command continues ({hint})\n")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from dvc.utils.hydra import apply_overrides  # what -S calls
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -80,7 +81,8 @@ def test_small_learning_rates_as_dvc_writes_them(spelling: str, tmp_path: Path) 
     [
         ("aug", "crop_pad", True, "aug.crop_pad is true, but must be a whole number from 0 to 16"),
         ("aug", "crop_pad", "2", "aug.crop_pad is '2', but must be a whole number from 0 to 16"),
-        ("aug", "crop_pad", 2.0, "aug.crop_pad is 2.0, but must be a whole number from 0 to 16"),
+        ("aug", "crop_pad", 2.5, "aug.crop_pad is 2.5, but must be a whole number from 0 to 16"),
+        ("aug", "crop_pad", 17.0, "aug.crop_pad is 17, but must be a whole number from 0 to 16"),
         ("aug", "crop_pad", None, "aug.crop_pad is null, but must be a whole number from 0 to 16"),
         ("aug", "crop_pad", -1, "aug.crop_pad is -1, but must be a whole number from 0 to 16"),
         ("aug", "crop_pad", 17, "aug.crop_pad is 17, but must be a whole number from 0 to 16"),
@@ -100,7 +102,7 @@ def test_small_learning_rates_as_dvc_writes_them(spelling: str, tmp_path: Path) 
             "train.learning_rate is 0, but must be a number above 0, at most 1",
         ),
         ("train", "betas", [], "train.betas is [], but must be two numbers from 0 to 0.99999"),
-        ("train", "betas", [0.9, 1.0], "train.betas[1] is 1.0, but must be two numbers from 0 to 0.99999"),
+        ("train", "betas", [0.9, 1.0], "train.betas[1] is 1, but must be two numbers from 0 to 0.99999"),
         ("train", "device", "gpu", "train.device is 'gpu', but must be auto, cpu or cuda"),
         (
             "baseline",
@@ -108,7 +110,8 @@ def test_small_learning_rates_as_dvc_writes_them(spelling: str, tmp_path: Path) 
             [],
             "baseline.hidden is [], but must be a list of 1 to 6 layer widths from 1 to 4096",
         ),
-        ("reg", "batch_norm", 1, "reg.batch_norm is 1, but must be true or false"),
+        ("reg", "batch_norm", 2, "reg.batch_norm is 2, but must be true or false"),
+        ("reg", "dropout", False, "reg.dropout is false, but must be a number from 0 to 0.95"),
         ("reg", "batch_norm", "false", "reg.batch_norm is 'false', but must be true or false"),
         ("data", "md5", "A" * 32, f"data.md5 is '{'A' * 32}', but must be 32 hexadecimal digits"),
         (
@@ -139,6 +142,51 @@ def test_a_refusal_names_key_value_and_what_is_allowed(
     section: str, key: Any, value: Any, message: str
 ) -> None:
     assert refusal(changed(section, key, value)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "meant"),
+    [
+        ("train", "epochs", 3.0, 3),
+        ("train", "batch_size", 1e2, 100),
+        ("aug", "crop_pad", -0.0, 0),
+        ("viz", "image", 7.0, 7),
+        ("baseline", "hidden", [64.0, 32], [64, 32]),
+        ("cnn", "blocks", [[4.0, 8], [16.0]], [[4, 8], [16]]),
+        ("reg", "batch_norm", 1, True),
+        ("reg", "batch_norm", 0.0, False),
+        ("cnn", "relu_logits", 1.0, True),
+        ("reg", "dropout", 0, 0.0),
+    ],
+)
+def test_what_dvc_takes_for_equal_means_the_same(section: str, key: str, value: Any, meant: Any) -> None:
+    """DVC compares by ``==`` and would run nothing for such a change, so that no stage could refuse it."""
+    assert value == meant
+    read = getattr(getattr(check_all(changed(section, key, value)), section), key)
+    assert repr(read) == repr(meant)
+
+
+@pytest.mark.parametrize(
+    ("override", "before", "after"),
+    [
+        ("aug.crop_pad=4", "  crop_pad: 2", "  crop_pad: 4"),
+        ("train.learning_rate=5e-5", "  learning_rate: 0.0005", "  learning_rate: 5e-05"),
+        ("viz.image=7", "  image:", "  image: 7"),
+        ("reg.batch_norm=false", "  batch_norm: true", "  batch_norm: false"),
+        ("baseline.hidden=[64,512]", "  - 512", "  - 64"),
+        ("cnn.blocks=[[32,16],[64,64]]", "    - 32", "    - 16"),
+        ("aug.crop_pad=2", "", ""),
+    ],
+)
+def test_dvc_changes_one_line_for_one_parameter(
+    override: str, before: str, after: str, tmp_path: Path
+) -> None:
+    """``dvc exp run -S`` writes the file anew, and loses comments and empty lines behind a list."""
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT)
+    apply_overrides(path, [override])
+    pairs = zip(TEXT.split("\n"), path.read_text().split("\n"), strict=True)
+    assert [pair for pair in pairs if pair[0] != pair[1]] == ([(before, after)] if before else [])
 
 
 @pytest.mark.parametrize(("section", "key"), KEYS)
@@ -215,6 +263,7 @@ def test_keys_that_do_not_go_together(changes: dict[str, Any], message: str) -> 
     assert refusal(tree).startswith(message)
 
 
+BLOCKS = "\n  - - 32\n    - 32\n  - - 64\n    - 64"
 BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"a{n + 1}: &a{n + 1} [{','.join([f'*a{n}'] * 9)}]\n" for n in range(12)
 )
@@ -245,7 +294,7 @@ BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
             ["aug.crop_pad is a number of 6021 digits"],
         ),
         (TEXT.replace("crop_pad: 2", "crop_pad: *nowhere"), ["is not valid YAML", "nowhere"]),
-        (TEXT.replace("[[32, 32], [64, 64]]", "&me [*me]"), ["cnn.blocks[0][0] is ["]),
+        (TEXT.replace(BLOCKS, " &me [*me]"), ["cnn.blocks[0][0] is ["]),
         (TEXT.replace("crop_pad: 2", "crop_pad: !!set {1}"), ["aug.crop_pad is {1}, but must be"]),
         (BOMB + TEXT.replace("crop_pad: 2", "crop_pad: *a12"), ["unknown key 'a0'"]),
         (TEXT + "\n? [1, 2]\n: 3\n", ["unknown key '(1, 2)'"]),
@@ -260,7 +309,7 @@ def test_files_that_are_refused(text: str | bytes, parts: list[str], tmp_path: P
 def test_endless_value_is_told_at_once(tmp_path: Path) -> None:
     """9^13 values by aliases: the message looks at a few of them."""
     anchored = TEXT.replace(
-        "hidden: [512, 512]", "hidden: [1]\n  x:\n    " + BOMB.strip().replace("\n", "\n    ")
+        "hidden:\n  - 512\n  - 512", "hidden: [1]\n  x:\n    " + BOMB.strip().replace("\n", "\n    ")
     )
     assert "unknown key 'baseline.x'" in refused_text(anchored, tmp_path)
     value: Any = "x"

@@ -1,5 +1,6 @@
 """When `make` installs, with a stand-in for Python that only writes down what it is asked for."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,23 +23,26 @@ INSTALL = "-m pip install --disable-pip-version-check -r "
 
 
 class Clone:
-    """A clone of the project, reduced to what decides about installing."""
+    """A clone of the project, reduced to what decides about installing, and as on a machine without Git."""
 
     def __init__(self, folder: Path, environment: Path) -> None:
         self.folder, self.environment = folder, environment
         folder.mkdir()
         for name in ("Makefile", RUN, CPU, DEV):
             shutil.copyfile(ROOT / name, folder / name)  # without its time
-        python = folder / "python"
-        python.write_text(PYTHON)
-        python.chmod(0o755)
+        for name, script in (("python", PYTHON), ("git", "#!/bin/sh\nexit 127\n")):
+            (folder / name).write_text(script)
+            (folder / name).chmod(0o755)
 
     def make(self, *words: str) -> list[str]:
         """Run ``make setup`` and return what it asked of pip."""
         log = self.folder / "pip.log"
         log.unlink(missing_ok=True)
         command = ["make", "setup", f"PYTHON={self.folder / 'python'}", f"VENV={self.environment}", *words]
-        result = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        own = os.environ | {"PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}"}
+        result = subprocess.run(
+            command, cwd=self.folder, env=own, capture_output=True, text=True, check=False
+        )
         if result.returncode:
             raise ChildProcessError(result.stderr)
         return log.read_text().splitlines() if log.exists() else []

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from stages.common.errors import UserError
+from sweeps.__main__ import main
 from sweeps.search import Search, load
-from tests.project import ROOT, command
+from tests.project import ROOT, command, make_repository
 
 TARGET = {"targets": ["train_regularized"], "seeds": [0]}
 HELD_OUT = {**TARGET, "fixed": {"data.validation_size": 5000}}
@@ -81,7 +82,7 @@ def test_the_search_that_the_docs_show_is_valid(read: Any) -> None:
         ({**HELD_OUT, "grid": {"reg.dropout": [0, 0.1, 7]}}, "reg.dropout is 7"),
         ({**HELD_OUT, "space": DROPOUT, "targets": ["train_cnn", "train_augmented"]}, "one target"),
         ({**HELD_OUT, "space": {"reg.dropout": {"float": {"low": 0.2, "high": 0.1}}}}, "low <= high"),
-        ({**HELD_OUT, "space": {"reg.dropout": {"float": {"low": 0, "high": 2}}}}, "reg.dropout is 2.0"),
+        ({**HELD_OUT, "space": {"reg.dropout": {"float": {"low": 0, "high": 2}}}}, "reg.dropout is 2,"),
         ({**HELD_OUT, "space": {"reg.dropout": {"float": {"low": 0}}}}, "high"),
         ({**HELD_OUT, "space": {"reg.dropout": {"real": {"low": 0, "high": 1}}}}, "suggest_real"),
         ({**HELD_OUT, "space": {"aug.crop_pad": {"float": {"low": 0, "high": 2}}}}, "must be a whole number"),
@@ -193,3 +194,16 @@ def test_a_space_is_sampled_within_its_ranges(read: Any) -> None:
         assert 0.05 <= changes["reg.dropout"] <= 0.2
         assert changes["aug.crop_pad"] in (1, 2, 3)
         assert changes["reg.one_cycle_peak"] in (None, 0.01)
+
+
+def test_a_project_in_another_repository_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "hw3"
+    folder.mkdir()
+    (folder / "params.yaml").touch()
+    make_repository(tmp_path)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["sweeps", "run", "sweeps/ablation.yaml"])
+    with pytest.raises(UserError, match=r"^hw3/ is a folder of another repository: for sweeps the project"):
+        main()

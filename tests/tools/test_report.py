@@ -98,7 +98,7 @@ def test_check_names_what_is_stale_and_writes_nothing(
     [
         ("crop_pad: 2", "crop_pad: 3", "docs/parameters.md"),
         # the size of the networks stands in the table of results
-        ("hidden: [512, 512]", "hidden: [8]", "README.md and docs/findings.md and docs/parameters.md"),
+        ("  - 512\n", "  - 8\n", "README.md and docs/findings.md and docs/parameters.md"),
     ],
 )
 def test_another_default_makes_pages_stale(

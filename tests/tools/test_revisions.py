@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -23,9 +24,15 @@ def write(model: str, *accuracies: float) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Results of two models, committed and tagged ``base``, in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    for command in (("init", "-q"), ("config", "user.name", "x"), ("config", "user.email", "x@example.org")):
+    """Results of two models, committed and tagged ``base``, in the working directory.
+
+    It is a folder of a larger repository, where Git's paths are not those of the project.
+    """
+    project = tmp_path / "hw3"
+    project.mkdir()
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.chdir(project)
+    for command in (("config", "user.name", "x"), ("config", "user.email", "x@example.org")):
         subprocess.run(["git", *command], check=True)
     for folder in (".dvc", "metrics"):
         Path(folder).mkdir()
@@ -33,9 +40,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("dvc.yaml").write_text(json.dumps({"metrics": [f"metrics/{model}.json" for model in MODELS]}))
     write(FIRST, 0.3, 0.4, 0.5)
     write(SECOND, 0.6, 0.7, 0.8)
-    commit(tmp_path, "base")
+    commit(project, "base")
     subprocess.run(["git", "tag", "base"], check=True)
-    return tmp_path
+    return project
 
 
 def charts(text: str) -> list[tuple[str, list[list[float]]]]:
@@ -83,3 +90,13 @@ def test_a_model_that_only_one_revision_has(repository: Path) -> None:
 def test_an_unknown_revision_is_refused(repository: Path) -> None:
     with pytest.raises(UserError, match="'nowhere' is no revision that Git knows here"):
         revisions.comparison("nowhere", "HEAD")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_without_git_it_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"'base' is no revision that Git knows here: (?!fetch it)"):
+        revisions.comparison("base", "HEAD")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="git is not installed"):
+        revisions.comparison("base", "HEAD")

@@ -44,7 +44,7 @@ def trainer(
 
 
 def run(trainer: Trainer) -> Trainer:
-    with Checkpoint.locked("test", trainer.key) as checkpoint:
+    with Checkpoint.locked("test", trainer.identity) as checkpoint:
         train("test", trainer, checkpoint)
     return trainer
 
@@ -250,8 +250,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_good_epoch(
     assert "epoch 2, batch 3 of 6" in message
     assert "train.learning_rate from 0.01" in message
     assert len(steps) == 12  # looked at when the epoch was over
-    with Checkpoint.locked("test", subject.key) as checkpoint:
-        state = checkpoint.load()
+    with Checkpoint.locked("test", subject.identity) as checkpoint:
+        state = checkpoint.resume()
     assert state is not None
     assert [figures["epoch"] for figures in state["history"]] == [1]
 

@@ -1,0 +1,299 @@
+"""A stage ends well only where what DVC will record is what it has worked with."""
+
+import ast
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages.common import files, record, snapshot, stage
+from stages.common.errors import UserError
+from stages.common.params import load
+from stages.networks.params import Baseline
+from stages.training.params import Train
+from tests.project import ROOT, STAGES, commit
+from tests.tiny import tiny_data, tiny_project
+
+PIPELINE = {
+    "stages": {
+        "train": {
+            "cmd": "python -m stages.train",
+            "deps": ["data/images", "stages/common", "stages/train.py"],
+            "params": ["baseline", "train"],
+            "outs": ["models/it"],
+            "metrics": [{"metrics/it.json": {"cache": False}}],
+        }
+    }
+}
+
+
+@pytest.fixture
+def project(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small project whose stage `train` has begun, and read its parameters and its images."""
+    for name in ("stages/common/a.py", "stages/other/b.py", "stages/train.py", "data/images", "unread"):
+        (workplace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workplace / name).write_text(name)
+    shutil.copy(ROOT / "params.yaml", workplace)
+    shutil.copy(ROOT / ".dvcignore", workplace)
+    (workplace / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE))
+    monkeypatch.setattr(record, "AT_START", snapshot.code(Path()))
+    monkeypatch.setattr(record, "_declared", None)
+    record.begin("train")
+    load(Baseline), load(Train)
+    with files.reading(Path("data/images")):
+        pass
+    return workplace
+
+
+def edit(name: str, old: str, new: str) -> None:
+    path = Path(name)
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def nothing() -> None:
+    pass
+
+
+def there_and_back() -> None:
+    content = Path("params.yaml").read_bytes()
+    for path in ("params.yaml", "dvc.yaml", "stages/common/a.py", "data/images"):
+        before = Path(path).read_bytes()
+        Path(path).unlink()
+        Path(path).write_bytes(before)
+    assert Path("params.yaml").read_bytes() == content
+
+
+def droppings() -> None:
+    Path("stages/common/__pycache__").mkdir()
+    for name in ("__pycache__/a.cpython-311.pyc", ".a.py.swp", "a.py~", ".DS_Store"):
+        Path("stages/common", name).write_text("left behind")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        nothing,
+        there_and_back,
+        droppings,
+        lambda: edit("params.yaml", "crop_pad: 2", "crop_pad: 4"),  # a section that it does not read
+        lambda: edit("params.yaml", "epochs: 25", "epochs: 25  # enough"),
+        lambda: edit("stages/other/b.py", "b", "c"),
+        lambda: edit("unread", "unread", "read"),
+        lambda: Path("dvc.yaml").unlink(),
+    ],
+)
+def test_what_it_did_not_work_with_may_change(project: Path, what: Callable[[], None]) -> None:
+    what()
+    record.verify("do this")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (
+            lambda: edit("params.yaml", "epochs: 25", "epochs: 3"),
+            "params.yaml changed while this ran: train.epochs was 25 and is 3",
+        ),
+        (
+            lambda: edit("params.yaml", "  hidden:", "  width: 3\n  hidden:"),
+            "params.yaml changed while this ran: baseline.width was missing and is 3",
+        ),
+        (lambda: Path("params.yaml").write_text("{"), "while this ran, params.yaml is not valid YAML: .*"),
+        (lambda: Path("params.yaml").unlink(), "while this ran, params.yaml is missing: .*"),
+        (lambda: edit("stages/train.py", "train", "trains"), "stages/train.py changed while this ran"),
+        (
+            lambda: Path("stages/common/new.py").write_text("new"),
+            "stages/common/new.py appeared while this ran",
+        ),
+        (lambda: Path("stages/common/a.py").unlink(), "stages/common/a.py disappeared while this ran"),
+        (lambda: edit("data/images", "images", "others"), "data/images changed while this ran"),
+        (lambda: Path("data/images").unlink(), "data/images disappeared while this ran"),
+    ],
+)
+def test_what_it_worked_with_is_named_where_it_changed(
+    project: Path, what: Callable[[], None], message: str
+) -> None:
+    what()
+    with pytest.raises(UserError, match=rf"^{message}: do this$"):
+        record.verify("do this")
+
+
+def test_another_branch_is_named_in_one_line(project: Path) -> None:
+    subprocess.run(["git", "init", "-q"], check=True)
+    for key, value in (("user.name", "T"), ("user.email", "t@example.org"), ("commit.gpgsign", "false")):
+        subprocess.run(["git", "config", key, value], check=True)
+    commit(project, "one")
+    subprocess.run(["git", "checkout", "-q", "-b", "other"], check=True)
+    edit("params.yaml", "epochs: 25", "epochs: 3")
+    edit("params.yaml", "batch_size: 128", "batch_size: 64")
+    edit("stages/common/a.py", "a", "b")
+    edit("stages/train.py", "train", "trains")
+    commit(project, "two")
+    subprocess.run(["git", "checkout", "-q", "-"], check=True)
+    record.verify("do this")
+    subprocess.run(["git", "checkout", "-q", "other"], check=True)
+    with pytest.raises(UserError) as error:
+        record.verify("do this")
+    assert str(error.value) == (
+        "params.yaml changed while this ran: train.batch_size was 128 and is 64; "
+        "params.yaml changed while this ran: train.epochs was 25 and is 3; "
+        "stages/common/a.py changed while this ran (and 1 more): do this"
+    )
+
+
+def test_a_section_that_changes_between_two_reads(project: Path) -> None:
+    edit("params.yaml", "epochs: 25", "epochs: 3")
+    load(Train)
+    with pytest.raises(UserError, match="epochs was 25 and is 3"):
+        record.verify("do this")
+    edit("params.yaml", "epochs: 3", "epochs: 25")
+    with pytest.raises(UserError, match="epochs was 3 and is 25"):
+        record.verify("do this")
+
+
+def test_an_input_that_changes_while_it_is_read(workplace: Path) -> None:
+    path = workplace / "images"
+    path.write_text("one")
+    (workplace / "new").write_text("one")
+    with pytest.raises(UserError, match="changed while it was read"), files.reading(path):
+        (workplace / "new").replace(path)
+
+
+def test_code_that_changed_while_it_was_imported(project: Path) -> None:
+    edit("stages/common/a.py", "a", "b")
+    with pytest.raises(UserError, match=r"^stages/common/a.py changed while it was imported: run"):
+        record.begin("train")
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_runs_guarded(name: str) -> None:
+    tree = ast.parse((ROOT / f"stages/{name}.py").read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert [node.module for node in imports if any(alias.name == "run" for alias in node.names)] == [
+        "stages.common.stage"
+    ]
+    assert ast.unparse(tree.body[-1]) == "if __name__ == '__main__':\n    run(main)"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_an_edit_while_it_writes_is_noticed_by_every_stage(
+    name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"download": "data.seed", "visualize_filters": "viz.image"}.get(name, "train.learning_rate")
+    section, key = key.split(".")
+    tiny_project(
+        workplace, tiny_data(), data={"source": "synthetic", "validation_size": 0}, viz={"model": "cnn"}
+    )
+    for path in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / path, workplace)
+    (workplace / "stages").symlink_to(ROOT / "stages")
+    monkeypatch.setattr(sys, "argv", [name])
+    monkeypatch.setattr(record, "_declared", None)
+    monkeypatch.setattr(record, "AT_START", snapshot.code(ROOT))
+    if name == "visualize_filters":
+        stage.run(importlib.import_module("stages.train_cnn").main)
+    replace = os.replace
+    done: list[Path] = []
+
+    def replacing(source: Path, target: Path) -> None:
+        replace(source, target)
+        if "runs" not in Path(target).parts and not done:  # a result
+            done.append(target)
+            params = yaml.safe_load(Path("params.yaml").read_text())
+            params[section][key] = 0.5 if section == "train" else 3
+            Path("params.yaml").write_text(yaml.safe_dump(params))
+
+    monkeypatch.setattr(os, "replace", replacing)
+    with pytest.raises(SystemExit) as end:
+        stage.run(importlib.import_module(f"stages.{name}").main)
+    assert str(end.value.code).startswith(f"error: params.yaml changed while this ran: {section}.{key} was ")
+    assert done
+
+
+# Where outputs go
+
+
+def test_a_link_out_of_the_repository_is_refused_where_dvc_refuses_it(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("disk")
+    Path("metrics").rmdir()
+    Path("metrics").symlink_to(outside)  # Git's, not DVC's: DVC takes it
+    record.begin("train")
+    Path("models").rmdir()
+    Path("models").symlink_to(outside)
+    record.begin("train")  # no Git, no refusal
+    Path(".git").mkdir()
+    with pytest.raises(
+        UserError, match=rf"^models is a link out of the Git repository, to '{outside}'"
+    ) as error:
+        record.begin("train")
+    assert "dvc cache dir --local" in str(error.value)
+    Path("models").unlink()
+    Path("inside").mkdir()
+    Path("models").symlink_to("inside")
+    record.begin("train")
+
+
+def test_an_output_that_cannot_be_written_is_told_at_the_start(project: Path) -> None:
+    Path("metrics").rmdir()
+    Path("metrics").write_text("in the way")
+    with pytest.raises(UserError, match=r"^metrics/it.json cannot be written: 'metrics' takes no new file"):
+        record.begin("train")
+
+
+def test_a_disk_that_is_too_full(workplace: Path) -> None:
+    free = shutil.disk_usage(workplace).free
+    files.require_space(Path("none/yet"), free // 2)
+    with pytest.raises(UserError, match=r"^none/yet/: the disk has [\d,]+ MB left, but [\d,]+ MB are needed"):
+        files.require_space(Path("none/yet"), 2 * free)
+
+
+# What DVC has recorded
+
+
+def test_what_dvc_has_recorded_is_found_in_its_run_cache(project: Path) -> None:
+    Path("models/it").write_text("a model")
+    result = record.description(Path("models/it"))
+    result = json.loads(json.dumps(result))  # as the checkpoint keeps it
+    entry = {
+        "cmd": "python -m stages.train",
+        "deps": [{"path": path, "md5": md5} for path, md5 in result["code"].items()],
+        "params": result["params"],
+        "outs": [{"path": "models/it", "md5": result["model_md5"]}],
+    }
+    path = Path(".dvc/cache/runs/ab/abc/def")
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump(entry))
+    written = path.stat().st_mtime
+    assert record.recorded(result, written + 1)
+    assert not record.recorded(result, written - 1)  # by then nobody had
+    others = (
+        {"model_md5": "0" * 32},
+        {"code": result["code"] | {"stages/train.py": "0" * 32}},
+        {"params": {"params.yaml": result["params"]["params.yaml"] | {"train": {}}}},
+    )
+    for other in others:
+        assert not record.recorded(result | other, written + 1)
+
+
+def test_folders_have_the_md5_that_dvc_gives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `dvc.lock` has them, for what is as it was when the lock was written."""
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(ROOT)
+    declared = record._read("train_augmented")
+    with Repo(str(ROOT)) as repo:
+        (found,) = repo.stage.collect("train_augmented")
+        for dep in found.deps:
+            if dep.def_path in declared.code:
+                dep.save()
+                assert record._md5_in_dvc(dep.def_path, declared) == dep.hash_info.value
