@@ -105,22 +105,35 @@ def commit(folder: Path, message: str) -> None:
     subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", message], cwd=folder, check=True)
 
 
+def change(folder: Path, key: str, value: Any) -> None:
+    """Set ``key`` of params.yaml."""
+    path = folder / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    section, name = key.split(".")
+    content[section][name] = value
+    path.write_text(yaml.safe_dump(content))
+
+
 def accident(what: str, count: int, pattern: str) -> dict[str, str]:
     """The environment in which a stage has an accident: see `tests/accidents/sitecustomize.py`."""
     return {"PYTHONPATH": str(ROOT / "tests/accidents"), "ACCIDENT": f"{what} {count} {pattern}"}
 
 
+def variables(**more: str) -> dict[str, str]:
+    """A process's variables, with this environment's commands and without the tests' own DVC variables."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+    return own | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"} | more
+
+
 def command(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of this environment in ``folder``; the tests' own DVC variables are left out.
+    """Run a command of this environment in ``folder``.
 
     It is a process group of its own: a signal to the group does not reach the tests.
     """
-    own = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
     return subprocess.run(
         words,
         cwd=folder,
-        env=own | {"PATH": path} | environment,
+        env=variables(**environment),
         capture_output=True,
         text=True,
         check=False,

@@ -18,7 +18,7 @@ from stages.common.errors import UserError
 from stages.common.params import load
 from stages.networks.params import Baseline
 from stages.training.params import Train
-from tests.project import ROOT, STAGES, commit
+from tests.project import ROOT, STAGES, change, commit, make_repository
 from tests.tiny import tiny_data, tiny_project
 
 PIPELINE = {
@@ -127,10 +127,7 @@ def test_what_it_worked_with_is_named_where_it_changed(
 
 
 def test_another_branch_is_named_in_one_line(project: Path) -> None:
-    subprocess.run(["git", "init", "-q"], check=True)
-    for key, value in (("user.name", "T"), ("user.email", "t@example.org"), ("commit.gpgsign", "false")):
-        subprocess.run(["git", "config", key, value], check=True)
-    commit(project, "one")
+    make_repository(project)
     subprocess.run(["git", "checkout", "-q", "-b", "other"], check=True)
     edit("params.yaml", "epochs: 25", "epochs: 3")
     edit("params.yaml", "batch_size: 128", "batch_size: 64")
@@ -188,7 +185,6 @@ def test_an_edit_while_it_writes_is_noticed_by_every_stage(
     name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = {"download": "data.seed", "visualize_filters": "viz.image"}.get(name, "train.learning_rate")
-    section, key = key.split(".")
     tiny_project(
         workplace, tiny_data(), data={"source": "synthetic", "validation_size": 0}, viz={"model": "cnn"}
     )
@@ -207,14 +203,12 @@ def test_an_edit_while_it_writes_is_noticed_by_every_stage(
         replace(source, target)
         if "runs" not in Path(target).parts and not done:  # a result
             done.append(target)
-            params = yaml.safe_load(Path("params.yaml").read_text())
-            params[section][key] = 0.5 if section == "train" else 3
-            Path("params.yaml").write_text(yaml.safe_dump(params))
+            change(workplace, key, 0.5 if key == "train.learning_rate" else 3)
 
     monkeypatch.setattr(os, "replace", replacing)
     with pytest.raises(SystemExit) as end:
         stage.run(importlib.import_module(f"stages.{name}").main)
-    assert str(end.value.code).startswith(f"error: params.yaml changed while this ran: {section}.{key} was ")
+    assert str(end.value.code).startswith(f"error: params.yaml changed while this ran: {key} was ")
     assert done
 
 

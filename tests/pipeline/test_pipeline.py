@@ -24,6 +24,7 @@ from tests.project import (
     TINY,
     TRAININGS,
     accident,
+    change,
     command,
     commit,
     copy_project,
@@ -35,15 +36,6 @@ from tools.quickstart import REDUCED
 
 pytestmark = pytest.mark.slow
 THREADS = "2"  # of the runs whose bytes are compared: a sum in parts must repeat as well
-
-
-def change(folder: Path, key: str, value: Any) -> None:
-    """Set ``key`` of params.yaml."""
-    path = folder / "params.yaml"
-    content = yaml.safe_load(path.read_text())
-    section, name = key.split(".")
-    content[section][name] = value
-    path.write_text(yaml.safe_dump(content))
 
 
 def outputs(folder: Path) -> dict[str, str]:

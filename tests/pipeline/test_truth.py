@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.project import TINY, accident, command, copy_project, dvc, executed
+from tests.project import TINY, accident, change, command, commit, copy_project, dvc, executed, variables
 
 pytestmark = pytest.mark.slow
 LATE = (2, r"\.pt$")  # when the second epoch's checkpoint is written
@@ -34,6 +34,14 @@ def project(downloaded: Path, tmp_path: Path) -> Path:
 def meanwhile(shell_command: str) -> dict[str, str]:
     """The environment in which this command runs in the middle of a training."""
     return accident("run", *LATE) | {"ACCIDENT_COMMAND": shell_command}
+
+
+def written(log: Path, *words: str) -> str:
+    """What stands in ``log`` once it has one of ``words``, or after a minute."""
+    deadline = time.monotonic() + 60
+    while not any(word in (text := log.read_text()) for word in words) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return text
 
 
 def hidden_in_the_lock(folder: Path) -> list[int] | None:
@@ -98,19 +106,11 @@ def test_a_training_is_recorded_with_what_made_it_and_never_lost(project: Path) 
 def test_a_stage_whose_dvc_was_ended_ends(project: Path, shell: str, number: signal.Signals) -> None:
     if not (path := shutil.which(shell)):
         pytest.skip(f"no {shell} here")
-    params = yaml.safe_load((project / "params.yaml").read_text())
-    params["train"]["epochs"] = 300
-    (project / "params.yaml").write_text(yaml.safe_dump(params))
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "SHELL": path,
-        **meanwhile(f"kill -{number.value} $(cat dvc.pid)"),
-    }
+    change(project, "train.epochs", 300)
     with subprocess.Popen(
         ["dvc", "repro", "-s", "train_baseline"],
         cwd=project,
-        env=environment,
+        env=variables(SHELL=path, **meanwhile(f"kill -{number.value} $(cat dvc.pid)")),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -140,18 +140,14 @@ def test_a_stage_started_by_hand_outlives_what_started_it(project: Path) -> None
         DVC_ROOT=str(project),
         DVC_STAGE="train_cnn",
     )
-    for _ in range(600):
-        if "test accuracy" in log.read_text():
-            break
-        time.sleep(0.1)
-    assert "baseline: test accuracy" in log.read_text()
-    assert "DVC" not in log.read_text()
+    said = written(log, "test accuracy")
+    assert "baseline: test accuracy" in said
+    assert "DVC" not in said
 
 
 def test_a_temporary_experiment_beside_a_run_in_the_workspace(project: Path) -> None:
     """Both want the same training, which the one begins: the other waits and takes it."""
-    subprocess.run(["git", "add", "-A"], cwd=project, check=True)
-    subprocess.run(["git", "commit", "-qm", "images"], cwd=project, check=True)
+    commit(project, "images")
     start = "dvc exp run --temp train_baseline >temp.log 2>&1 &"
     wait = "i=0; while ! grep -q waits temp.log; do sleep 0.2; i=$((i+1)); [ $i -lt 300 ] || exit 1; done"
     output = command(
@@ -166,11 +162,7 @@ def test_a_temporary_experiment_beside_a_run_in_the_workspace(project: Path) -> 
     )
     assert output.returncode == 0, output.stderr
     assert "baseline: epoch 2/2" in output.stderr
-    for _ in range(300):
-        log = (project / "temp.log").read_text()
-        if "Ran experiment" in log or "ERROR" in log:
-            break
-        time.sleep(0.1)
+    log = written(project / "temp.log", "Ran experiment", "ERROR")
     assert "baseline: takes the training that has ended after epoch 2" in log
     assert "Ran experiment(s)" in log, log
     assert "baseline: epoch" not in log
@@ -179,11 +171,10 @@ def test_a_temporary_experiment_beside_a_run_in_the_workspace(project: Path) -> 
 
 def test_another_python_ends_with_one_line(project: Path) -> None:
     """`dvc` from elsewhere starts the first `python` of the path, here one without our packages."""
+    (project / "metrics/cnn.json").write_text("{}")
+    commit(project, "results")
     bare = project / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
-    (project / "metrics/cnn.json").write_text("{}")
-    subprocess.run(["git", "add", "-f", "metrics/cnn.json"], cwd=project, check=True)
-    subprocess.run(["git", "commit", "-qm", "results"], cwd=project, check=True)
     script = Path(sys.executable).parent / "dvc"
     result = command(
         project, str(script), "repro", "-s", "train_cnn", PATH=f"{bare}/bin:{os.environ['PATH']}"

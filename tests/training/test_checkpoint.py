@@ -389,13 +389,10 @@ def test_the_digests_are_those_of_the_code_that_was_loaded(tmp_path: Path) -> No
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     digests = ast.literal_eval(result.stdout)
-    assert digests["stages/training/trainer.py"] == md5((ROOT / "stages/training/trainer.py").read_bytes())
+    loaded = (ROOT / "stages/training/trainer.py").read_bytes()
+    assert digests["stages/training/trainer.py"] == hashlib.md5(loaded).hexdigest()
     assert {"stages/__init__.py", "stages/common/record.py", "stages/networks/models.py"} <= digests.keys()
     assert not [name for name in digests if "augmentation" in name or "filters" in name]
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
 
 
 @pytest.mark.usefixtures("workplace")
