@@ -10,6 +10,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export SHELL
 # What would keep Python or DVC from starting
 unexport PYTHONHOME PYTHONINSPECT PYTHONPATH PYTHONSAFEPATH PYTHONWARNINGS
+unexport PYTHONHASHSEED PYTHONMALLOC PYTHONPLATLIBDIR PYTHONTRACEMALLOC
 
 LOCK_pypi := requirements.lock
 LOCK_cpu := requirements-cpu.lock
@@ -63,6 +64,9 @@ summary: $(READY)  ## the layers of the models
 readme: $(READY)  ## the generated tables and the chart of README and docs
 	@$(BIN)/python -m tools.report
 
+verify: $(READY)  ## whether the models here are the committed ones: the same bytes, within chance, or different
+	@$(BIN)/python -m tools.verify
+
 sweep: $(DEV_READY)  ## the search, ablation or seeds in a file: make sweep FILE=sweeps/ablation.yaml
 	@$(BIN)/python -m sweeps run $(FILE)
 
@@ -94,4 +98,4 @@ clean:  ## remove .quickstart/, charts, tool caches and kept trainings; keep dat
 	rm -rf .quickstart .mypy_cache .pytest_cache .ruff_cache .hypothesis dvc_plots runs/charts runs/checkpoints
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart repro charts summary readme sweep lint test bench locks clean
+.PHONY: help setup quickstart repro charts summary readme verify sweep lint test bench locks clean

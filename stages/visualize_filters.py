@@ -57,4 +57,4 @@ def load_cnn(path: Path) -> CNN:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, Viz, "model")

@@ -51,6 +51,12 @@ def build(extra: Sequence[Mapping[str, Any]]) -> list[v2.Transform]:
     Raises:
         ValueError: an unknown name or a wrong argument, or what changes an image's shape or type.
     """
+    try:
+        json.dumps(extra, allow_nan=False)  # by which two lists are told apart; NaN is no equal of itself
+    except (TypeError, ValueError):
+        raise ValueError(
+            "transformations whose arguments are finite numbers, text, lists, mappings"
+        ) from None
     transforms = [_build_one(entry) for entry in extra]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -9,7 +9,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from stages.common.errors import UserError
-from stages.common.files import reading, require_space, write_bytes
+from stages.common.files import reading, write_bytes
+from stages.common.record import require_room
 
 DATASET = Path("data/dataset.safetensors")
 
@@ -74,7 +75,7 @@ def save_data(data: Data, path: Path = DATASET) -> None:
         split = getattr(data, name)
         if split is not None:
             tensors |= {f"{name}_images": split.images, f"{name}_labels": split.labels}
-    require_space(path.parent, sum(tensor.nbytes for tensor in tensors.values()))
+    require_room(path, sum(tensor.nbytes for tensor in tensors.values()))
     write_bytes(path, save(tensors, {"classes": ",".join(data.classes)}))
 
 
@@ -86,7 +87,8 @@ def load_data(path: Path = DATASET) -> Data:
     """
     try:
         with reading(path), safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # copies: what is mapped would follow later changes of the file
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             classes = tuple(file.metadata()["classes"].split(","))
         splits = {
             name: Split(tensors[f"{name}_images"], tensors[f"{name}_labels"])

@@ -10,7 +10,13 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 # what allocators of torch say, where they do not raise MemoryError
-ALLOCATORS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+ALLOCATORS = (
+    *("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED"),
+    *("failed to map segment", "Cannot allocate memory"),  # the system's loader
+)
+
+
+OURS = ("stages", "tools", "sweeps", "theory", "tests")  # whose missing modules are mistakes of ours
 
 
 class UserError(Exception):
@@ -28,7 +34,7 @@ def run(main: Callable[[], None]) -> None:
 
     SIGTERM ends it as Ctrl-C does, with status 143 and 130.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    end_on_sigterm()
     try:
         main()
     except UserError as error:
@@ -45,13 +51,24 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(143 if isinstance(stop, Terminated) else 130)
 
 
+def end_on_sigterm() -> None:
+    """From now on SIGTERM raises `Terminated`."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
 def handle_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """A ``sys.excepthook`` for what ends a stage before `run`, while torch is imported, or unexpectedly."""
     if isinstance(error, KeyboardInterrupt):
         _tell_how_to_continue(error)
-    elif isinstance(error, ModuleNotFoundError) and str(error.name).split(".")[0] != "stages":
-        problem = _other_python(f"without the package {error.name!r}")
-        print(f"error: {problem}{_restore_hint()}", file=sys.stderr)
+        if isinstance(error, Terminated):  # end by the signal, as Python does for Ctrl-C
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+    elif is_out_of_memory(error):
+        print(f"error: {_out_of_memory(error)}{_restore_hint()}", file=sys.stderr)
+    elif isinstance(error, ImportError) and error.name and error.name.split(".")[0] not in OURS:
+        missing = isinstance(error, ModuleNotFoundError)
+        reason = f"without the package {error.name!r}" if missing else f"where {error.name!r} fails ({error})"
+        print(f"error: {_other_python(reason)}{_restore_hint()}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)
         hint = _restore_hint().strip()
@@ -73,7 +90,7 @@ def _out_of_memory(error: BaseException) -> str:
     said = (str(error) or type(error).__name__).strip().splitlines()[0]
     return (
         f"memory ran out ({said}): lower train.batch_size, the widths in baseline.hidden or cnn.blocks, "
-        "or data.train_size, or end what else needs memory"
+        "or data.train_size, end what else needs memory, or raise the limit (ulimit -v)"
     )
 
 

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -14,7 +15,9 @@ from stages.common import parent
 from stages.common.errors import UserError
 from stages.common.snapshot import md5_of
 
-READ: dict[Path, str] = {}  # the MD5 of every file that this process has read as a stage's input
+# The MD5 of every file that this process has read as a stage's input, and written as its result
+READ: dict[Path, str] = {}
+WRITTEN: dict[Path, str] = {}
 
 
 @contextmanager
@@ -34,7 +37,7 @@ def reading(path: Path) -> Iterator[str]:
 
 
 def require_space(folder: Path, size: int) -> None:
-    """Tell before the work that ``folder`` will not take ``size`` bytes.
+    """Tell before the work that the disk of ``folder``, which need not be there yet, lacks ``size`` bytes.
 
     Raises:
         UserError: its disk has less left.
@@ -42,9 +45,10 @@ def require_space(folder: Path, size: int) -> None:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < size:
+        left, needed = free // 10**6, -(-size // 10**6)
         raise UserError(
-            f"{folder}/: the disk has {free / 1e6:,.0f} MB left, but {size / 1e6:,.0f} MB are needed: free "
-            "some ('make clean'), or put DVC's cache on another disk ('dvc cache dir --local <folder>')"
+            f"{folder}/: the disk has {left:,} MB left, but {needed:,} MB are needed: free some ('make "
+            "clean'); DVC's cache can be on another disk ('dvc cache dir --local <folder>')"
         )
 
 
@@ -59,6 +63,7 @@ def write_bytes(path: Path, content: bytes | bytearray) -> None:
     """
     parent.check()
     replace_bytes(path, content)
+    WRITTEN[path] = hashlib.md5(content).hexdigest()
 
 
 def replace_bytes(path: Path, content: bytes | bytearray) -> None:

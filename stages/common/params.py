@@ -5,7 +5,7 @@ import math
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -50,17 +50,19 @@ class Schema(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _as_dvc_has_it(cls, value: Any, info: ValidationInfo) -> Any:
-        """3.0 is 3, and a switch's 1 is true: DVC runs nothing for the change, so both must mean the same."""
-        if cls.model_fields[str(info.field_name)].annotation is bool:
+        """3.0 is 3, and 1 is true: DVC runs nothing for such a change, so both must mean the same."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if kind is bool:
             return bool(value) if isinstance(value, int | float) and value in (0, 1) else value
-        return _whole_numbers(value)
+        return value if kind is str or get_origin(kind) is Literal else _whole_numbers(value)
 
 
 def _whole_numbers(value: Any, depth: int = 2) -> Any:
     """``value`` with whole numbers as int, in lists of lists too; aliases can make deeper ones endless."""
     if isinstance(value, list) and depth:
         return [_whole_numbers(item, depth - 1) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
+    return int(value) if whole else value
 
 
 class Section(Schema):

@@ -73,8 +73,10 @@ def find(arguments: Sequence[str], environment: Mapping[str, str]) -> Parent | N
         return None
     if parent and any("dvc" in PurePath(word).name or "python" in PurePath(word).name for word in words[:3]):
         return Parent(parent)
-    # the shell's parent, or ours, is the process that adopts orphans; anything else has exported DVC_STAGE
-    return Parent(None) if shell or parent is None or parent.pid == 1 else None
+    # the shell's parent, or ours, has ended or is the process that adopts orphans; anything else has exported
+    # DVC_STAGE. A container's first process has no parent, 0
+    orphan = shell or (parent.pid == 1 if parent else os.getppid() != 0)
+    return Parent(None) if orphan else None
 
 
 PARENT = find(sys.orig_argv, os.environ)

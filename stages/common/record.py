@@ -22,9 +22,11 @@ from pathspec import GitIgnoreSpec
 
 from stages.common import parent, snapshot
 from stages.common.errors import UserError
-from stages.common.files import READ
+from stages.common.files import READ, WRITTEN, require_space
 from stages.common.params import LOADED, PARAMS, read, short
 from stages.common.snapshot import AT_START, md5_of
+
+MUCH = 20_000_000  # bytes, for which it is worth a second to ask DVC where its cache is
 
 
 @dataclass
@@ -55,6 +57,7 @@ def begin(stage: str) -> None:
     """
     global _declared
     READ.clear()
+    WRITTEN.clear()
     LOADED.clear()
     _declared = declared = _read(stage)
     now = snapshot.code(Path()) if declared.code else {}
@@ -65,32 +68,63 @@ def begin(stage: str) -> None:
         _require_place(output, output in declared.cached)
 
 
-def verify(remedy: str) -> None:
+def verify_inputs(remedy: str) -> None:
     """Compare what the stage was started with with what is there now, which is what DVC will record.
 
     Raises:
         UserError: they differ; it names what, and ends with ``remedy``.
         Terminated: DVC has ended.
     """
+    _verify(remedy, outputs=False)
+
+
+def verify(remedy: str) -> None:
+    """As `verify_inputs`, and compare what the stage has written with what is there now.
+
+    Raises:
+        UserError: something differs; it names what, and ends with ``remedy``.
+        Terminated: DVC has ended.
+    """
+    _verify(remedy, outputs=True)
+
+
+def _verify(remedy: str, outputs: bool) -> None:
     parent.check()
     if _declared is None:
         return
-    changes = list(dict.fromkeys([*_changed_params(), *_changed_code(_declared), *_changed_files()]))
+    changes = [*_changed_params(), *_changed_code(_declared), *_changed_files()]
+    changes += _changed_outputs(_declared) if outputs else ()
+    changes = list(dict.fromkeys(changes))
     if changes:
         more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
         raise UserError(f"{'; '.join(changes[:3])}{more}: {remedy}")
 
 
+def require_room(output: Path, size: int) -> None:
+    """Tell before the work that the disk of ``output``, or that of DVC's cache, will not take ``size`` bytes.
+
+    Raises:
+        UserError: it has less left.
+    """
+    require_space(output.parent, size)
+    if parent.PARENT and size > MUCH:
+        require_space(_cache_of_dvc(), size)
+
+
 def recorded(result: Mapping[str, Any], before: float) -> bool:
     """Whether DVC had recorded ``result``, as `description` gave it, before the time ``before``.
 
-    That is so where DVC's run cache has it: DVC writes an entry there when it has taken all outputs. A
-    stage that is started all the same was forced, or its outputs were removed from the cache.
+    That is so where DVC's run cache has an entry for it and the cache has the model: DVC writes the entry
+    first. A stage that is started all the same was forced.
     """
-    needle = f"md5: {result['model_md5']}\n"
+    md5 = result["model_md5"]
+    needle = f"md5: {md5}\n"
     for folder in (_default_cache, _cache_of_dvc):
+        if not (folder() / "files" / "md5" / md5[:2] / md5[2:]).exists():
+            continue
         for path in folder().glob("runs/??/*/*"):
-            with suppress(FileNotFoundError):  # DVC renames entries when they are whole
+            # another process may remove it, and what is damaged there DVC removes itself
+            with suppress(OSError, UserError, LookupError, TypeError, ValueError):
                 if path.stat().st_mtime < before and needle in path.read_text():
                     entry = read(path)
                     code = {dep["path"]: dep.get("md5") for dep in entry["deps"]}
@@ -114,7 +148,9 @@ def _read(stage: str) -> Declared:
         pipeline = yaml.safe_load(Path("dvc.yaml").read_text())
         lines = Path(".dvcignore").read_text().splitlines() if Path(".dvcignore").exists() else []
         entry = pipeline["stages"][stage]
-    except (FileNotFoundError, KeyError):
+    except (FileNotFoundError, KeyError, TypeError):
+        if parent.PARENT:
+            raise UserError(f"dvc.yaml has no stage {stage} any more: run the command again") from None
         return Declared()
     except yaml.YAMLError as error:
         raise UserError(f"dvc.yaml is not valid YAML: {' '.join(str(error).split())}") from None
@@ -124,7 +160,7 @@ def _read(stage: str) -> Declared:
         for path in entry.get(kind, [])
     }
     return Declared(
-        code=[path for path in entry["deps"] if path.split("/")[0] == "stages"],
+        code=[path for path in entry.get("deps", []) if path.split("/")[0] == "stages"],
         outputs=list(outputs),
         cached=[path for path, cached in outputs.items() if cached],
         ignored=GitIgnoreSpec.from_lines(lines),
@@ -167,6 +203,20 @@ def _changed_files() -> Iterator[str]:
             yield f"{path} changed while this ran"
 
 
+def _changed_outputs(declared: Declared) -> Iterator[str]:
+    """The files among the outputs that something else has written or removed since the stage wrote them."""
+    for path, md5 in WRITTEN.items():
+        if any(path.is_relative_to(output) for output in declared.outputs):
+            if not path.exists():
+                yield f"something else removed {path} while this ran"
+            elif md5_of(path) != md5:
+                yield f"something else changed {path} while this ran"
+    for folder in declared.outputs if parent.PARENT else ():  # DVC has emptied them before
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path not in WRITTEN and not declared.ignored.match_file(path):
+                yield f"something else wrote {path} while this ran"
+
+
 def _require_place(output: Path, cached: bool) -> None:
     """Refuse an output that cannot be written, or that DVC would refuse when all the work is done.
 
@@ -175,10 +225,11 @@ def _require_place(output: Path, cached: bool) -> None:
     """
     folder = output.parent
     top = next((path for path in (Path.cwd(), *Path.cwd().parents) if (path / ".git").exists()), None)
-    if cached and top and not folder.resolve().is_relative_to(top.resolve()):
+    out = top and not Path(os.path.realpath(folder)).is_relative_to(top.resolve())
+    if cached and out and _dvc("config", "core.no_scm").lower() != "true":
         link = next(path for path in (folder, *folder.parents) if path.is_symlink())
         raise UserError(
-            f"{link} is a link out of the Git repository, to {str(link.resolve())!r}, where DVC takes no "
+            f"{link} is a link out of the Git repository, to {os.path.realpath(link)!r}, where DVC takes no "
             "output: make it a folder. To use another disk, put DVC's cache there ('dvc cache dir --local "
             "<folder>') and let DVC link to it ('dvc config --local cache.type symlink')"
         )
@@ -199,10 +250,15 @@ def _default_cache() -> Path:
 
 @cache
 def _cache_of_dvc() -> Path:
-    """The cache where DVC says that it is: that takes a second."""
-    command = [sys.executable, "-m", "dvc", "cache", "dir"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    """The cache where DVC says that it is."""
+    answer = _dvc("cache", "dir")
     return Path(answer) if answer else _default_cache()
+
+
+def _dvc(*words: str) -> str:
+    """What DVC answers, nothing where it fails: that takes a second."""
+    command = [sys.executable, "-m", "dvc", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _md5_in_dvc(path: str, declared: Declared) -> str:

@@ -4,7 +4,9 @@ Only the standard library, and first of all modules: what is edited later is not
 """
 
 import hashlib
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +15,9 @@ STARTED = time.time()  # seconds since 1970
 
 
 class Seen(NamedTuple):
-    """A file: when it was written, which file it is, its size in bytes, and the MD5 of its content."""
+    """A file: when it was written, in nanoseconds, its size in bytes, and the MD5 of its content."""
 
     written: int
-    inode: int
     size: int
     md5: str
 
@@ -30,13 +31,22 @@ def md5_of(path: Path) -> str:
 def seen(path: Path) -> Seen:
     """The file at ``path`` as it is now."""
     status = path.stat()
-    return Seen(status.st_mtime_ns, status.st_ino, status.st_size, md5_of(path))
+    return Seen(status.st_mtime_ns, status.st_size, md5_of(path))
 
 
 def code(root: Path = ROOT) -> dict[str, Seen]:
     """Every file below ``root``/stages, by its path from ``root``."""
-    files = (path for path in sorted((root / "stages").rglob("*")) if "__pycache__" not in path.parts)
-    return {path.relative_to(root).as_posix(): seen(path) for path in files if path.is_file()}
+    found, folders = {}, set[str]()
+    for folder, below, names in os.walk(root / "stages", followlinks=True):
+        if folder.endswith("__pycache__") or os.path.realpath(folder) in folders:  # links may form a circle
+            below.clear()
+            continue
+        folders.add(os.path.realpath(folder))
+        for path in (Path(folder, name) for name in names):
+            with suppress(OSError):  # an editor's, for a moment or for itself
+                if path.is_file():
+                    found[path.relative_to(root).as_posix()] = seen(path)
+    return dict(sorted(found.items()))
 
 
 AT_START = code()

@@ -8,24 +8,24 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
 import requests
 import urllib3
-from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 from tqdm import tqdm
 
 from stages.common.errors import UserError
 from stages.common.files import write_json
+from stages.common.locks import locked
 from stages.common.snapshot import md5_of
 
 NAME = "cifar-10-binary.tar.gz"
 TIMEOUT = 30.0  # seconds without a byte
-ATTEMPTS = 3  # in a row that bring nothing new
+ATTEMPTS = 3  # in a row that bring next to nothing new
+PROGRESS = 2**14  # bytes that an attempt must bring to count
 PAUSE = 1.0  # seconds before the next attempt; longer after each that brought nothing new
 MOST_BYTES = 500_000_000  # the official archive has 170,052,171
 # what decides about the way to a server, by the address's scheme
@@ -57,8 +57,8 @@ def fetch(url: str, md5: str) -> Path:
     try:
         if _is_whole(target, md5):  # before the lock, for a cache that can only be read
             return target
-        cache.mkdir(parents=True, exist_ok=True)
-        with _alone(cache / f"{NAME}.lock"):
+        waiting = "archive: another process is fetching it: waiting for that one"
+        with locked(cache / f"{NAME}.lock", lambda: waiting):
             if not _is_whole(target, md5):  # another process may have fetched it meanwhile
                 _Download(url, md5, cache).run(target)
     except OSError as error:
@@ -73,21 +73,6 @@ def fetch(url: str, md5: str) -> Path:
 
 def _is_whole(path: Path, md5: str) -> bool:
     return path.is_file() and md5_of(path) == md5
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the lock ``path``; wait for the process that has it, and say so."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print("archive: another process is fetching it: waiting for that one", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class _EndedError(Exception):
@@ -119,16 +104,13 @@ class _Download:
 
         Raises:
             UserError: the server does not give it.
-            OSError: the disk refused; nothing is left there.
+            OSError: the disk refused; what arrived is kept.
             KeyboardInterrupt: with a line that says what is kept.
         """
         try:
             if not self._take_over():
                 self._attempts()
             os.replace(self.part, target)
-        except OSError:
-            self._discard()
-            raise
         except KeyboardInterrupt as stop:
             stop.args = (f"archive: stopped with {self._arrived()} kept; the same command asks for the rest",)
             raise
@@ -154,7 +136,8 @@ class _Download:
         if not ours or not 0 < self.size <= MOST_BYTES:
             self._discard()
             return False
-        self.validator = origin.get("validator")
+        validator = origin.get("validator")
+        self.validator = validator if isinstance(validator, str) and validator.isprintable() else None
         print(f"archive: {self.size:,} bytes are left from an earlier run", file=sys.stderr)
         return md5_of(self.part) == self.md5
 
@@ -169,7 +152,7 @@ class _Download:
                 return
             except _EndedError as problem:
                 # a server that always begins anew makes no progress by sending the same bytes again
-                fruitless = 0 if self.size > most else fruitless + 1
+                fruitless = 0 if self.size >= most + PROGRESS else fruitless + 1
                 most = max(most, self.size)
                 kept = f" ({self._arrived()} are kept, the same command asks for the rest)"
                 if fruitless == ATTEMPTS:
@@ -180,7 +163,7 @@ class _Download:
                     f"archive: {self._arrived()}{self.anew}, but {problem}; thrown away, from the first byte"
                 )
                 self._discard()
-                if began_anew or not self.joined:
+                if began_anew or not (self.joined or self.total is None):
                     raise self._refused(str(problem)) from None
                 began_anew, most = True, 0
             pause = PAUSE * max(fruitless, 1)
@@ -210,6 +193,11 @@ class _Download:
             if limit > MOST_BYTES:
                 raise self._refused(f"{limit:,} bytes, where at most {MOST_BYTES:,} are expected")
             if response.status_code == HTTPStatus.OK:
+                if self.total is not None and self.total < start:  # such as the page of a login
+                    raise self._refused(
+                        f"{self.total:,} bytes, fewer than the {start:,} that an earlier attempt left in "
+                        f"{str(self.part)!r} (delete that file if it is wrong)"
+                    )
                 if start:
                     changed = self.validator not in (None, _validator(response))
                     reason = "the file has changed there" if changed else "the server does not continue"
@@ -223,7 +211,8 @@ class _Download:
             raise _EndedError("a body that ended early")
         actual = md5_of(self.part)
         if actual != self.md5:
-            raise _UnusableError(f"md5 {actual} ({self.size:,} bytes), not {self.md5}")
+            cut = ", of a length that the server does not tell" if self.total is None else ""
+            raise _UnusableError(f"md5 {actual} ({self.size:,} bytes{cut}), not {self.md5}")
 
     def _ask(self, headers: dict[str, str]) -> requests.Response:
         try:
@@ -269,6 +258,9 @@ class _Download:
         ):
             while chunk := _read(response):
                 if file.tell() + len(chunk) > limit:
+                    if not self.joined:
+                        self._discard()
+                        raise self._refused(f"more than {limit:,} bytes")
                     raise _UnusableError(f"more than {limit:,} bytes")
                 file.write(chunk)
                 bar.update(len(chunk))

@@ -140,7 +140,8 @@ def load_model(path: Path) -> MLP | CNN:
     try:
         with reading(path), safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # copies: what is mapped would follow later changes of the file
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         description: dict[str, Any] = json.loads(metadata["model"])
         model = architectures[description["architecture"]](**description["config"])
         model.load_state_dict(tensors)

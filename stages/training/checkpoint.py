@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from stages.common.files import replace_bytes
+from stages.common.locks import free, locked
 from stages.common.params import short
 from stages.common.record import recorded
 from stages.common.snapshot import AT_START, ROOT, STARTED
@@ -25,6 +25,7 @@ from stages.common.snapshot import AT_START, ROOT, STARTED
 MOST_OF_A_MODEL = 8
 MOST_BYTES = 2**30
 LONGEST = 30 * 24 * 3600.0  # seconds
+WRITING = 3600.0  # seconds after which nobody writes a file any more that is half written
 
 
 def runs_folder() -> Path:
@@ -72,23 +73,21 @@ class Checkpoint:
         Where another process has it, this one says so in one line, and waits.
         """
         checkpoint = cls(name, identity)
-        lock, holder = _lock(checkpoint.path), _lock_file(checkpoint.path, ".holder")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            checkpoint.waited = True
+        holder = _lock_file(checkpoint.path, ".holder")
+
+        def waiting() -> str:
             try:
                 who = holder.read_text()
             except OSError:  # it has just begun or just ended
                 who = "another process"
-            print(f"{name}: waits for {who}, which trains this very model; Ctrl-C ends this", file=sys.stderr)
-            lock.acquire(poll_interval=0.2)
-        try:
-            replace_bytes(holder, f"process {os.getpid()} on {platform.node()}".encode())
-            yield checkpoint
-        finally:
-            holder.unlink(missing_ok=True)
-            lock.release()
+            return f"{name}: waits for {who}, which trains this very model; Ctrl-C ends this"
+
+        with locked(_lock_file(checkpoint.path), waiting) as checkpoint.waited:
+            try:
+                replace_bytes(holder, f"process {os.getpid()} on {platform.node()}".encode())
+                yield checkpoint
+            finally:
+                holder.unlink(missing_ok=True)
 
     def save(self, state: Mapping[str, Any], epochs: int, result: Mapping[str, Any] | None = None) -> None:
         """Replace the file by ``state`` after ``epochs``: tensors, numbers, text, lists and dicts of them.
@@ -109,7 +108,7 @@ class Checkpoint:
         """
         result = _about(self.path).get("result")
         if result and not self.waited and recorded(result, before=STARTED):
-            self.path.unlink()
+            self.path.unlink(missing_ok=True)
         state = self._load()
         if state is None and not self.waited:
             self._tell_what_does_not_fit()
@@ -132,12 +131,12 @@ class Checkpoint:
     def _tell_what_does_not_fit(self) -> None:
         """Name the checkpoint of this model's last training, where that was stopped and does not fit."""
         for path in _newest_first(f"{self.name}-*.pt"):
-            about, last = _about(path), runs_folder() / f"{self.name}.json"
-            # a training writes both after each epoch; another one that ended since has written the second
-            if not about or (last.exists() and last.stat().st_mtime > path.stat().st_mtime + 60):
-                return
-            with _if_free(path) as free:
-                if free and about["result"] is None:
+            with suppress(OSError), free(_lock_file(path)) as nobody_has_it:
+                about, last = _about(path), runs_folder() / f"{self.name}.json"
+                # a training writes both after each epoch; one that ended since has written the second
+                if not about or (last.exists() and last.stat().st_mtime > path.stat().st_mtime + 60):
+                    return
+                if nobody_has_it and about["result"] is None:
                     print(
                         f"{self.name}: the checkpoint after epoch {about['epochs']} does not fit "
                         f"({differences(about['identity'], self.identity)}): training starts over",
@@ -166,28 +165,33 @@ def tidy() -> None:
     """Remove the states that nobody needs: recorded by DVC, or beyond what is kept at most, or too old."""
     of_a_model, total = Counter[str](), 0
     for path in _newest_first("*"):
-        if path.suffix not in (".pt", ".damaged", ".partial"):
-            continue
-        model, status = path.name.rpartition("-")[0], path.stat()
-        result = _about(path).get("result") if path.suffix == ".pt" else None
-        of_a_model[model] += 1
-        total += status.st_size
-        if (
-            of_a_model[model] > MOST_OF_A_MODEL
-            or total > MOST_BYTES
-            or time.time() - status.st_mtime > LONGEST
-            or (result and recorded(result, before=STARTED))
-        ):
-            _remove_if_free(path)
+        with suppress(OSError):  # another process has removed it, or another user has it
+            if path.suffix == ".partial" and time.time() - path.stat().st_mtime > WRITING:
+                path.unlink()
+            if path.suffix not in (".pt", ".damaged"):
+                continue
+            model, status = path.name.rpartition("-")[0], path.stat()
+            result = _about(path).get("result") if path.suffix == ".pt" else None
+            if result and recorded(result, before=STARTED):
+                _remove_if_free(path)
+                continue
+            of_a_model[model] += 1
+            total += status.st_size
+            if (
+                of_a_model[model] > MOST_OF_A_MODEL
+                or (total > MOST_BYTES and of_a_model[model] > 1)
+                or time.time() - status.st_mtime > LONGEST
+            ):
+                _remove_if_free(path)
     for lock in (runs_folder() / "locks").glob("*.lock"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             if time.time() - lock.stat().st_mtime > LONGEST:
                 _remove_if_free(lock)
 
 
 def _remove_if_free(path: Path) -> None:
-    with _if_free(path) as free:
-        if free:
+    with free(_lock_file(path)) as nobody_has_it:
+        if nobody_has_it:
             path.unlink(missing_ok=True)
 
 
@@ -210,31 +214,10 @@ def _about(path: Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             file.seek(32)
             about = json.loads(file.readline(2**20))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
     return about if isinstance(about, dict) else {}
 
 
-def _lock_file(path: Path, suffix: str) -> Path:
+def _lock_file(path: Path, suffix: str = ".lock") -> Path:
     return runs_folder() / "locks" / path.with_suffix(suffix).name
-
-
-def _lock(path: Path) -> FileLock:
-    file = _lock_file(path, ".lock")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(file, is_singleton=False)
-
-
-@contextmanager
-def _if_free(path: Path) -> Iterator[bool]:
-    """Whether no other process has the checkpoint at ``path``; inside, none can have it."""
-    lock = _lock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()

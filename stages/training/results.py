@@ -12,10 +12,19 @@ from stages.training.evaluation import evaluate
 from stages.training.trainer import Trainer
 
 
-def write_results(name: str, trainer: Trainer) -> float:
-    """Write the model called ``name``, its metrics and predictions; return its test accuracy.
+def write_metrics(name: str, trainer: Trainer, **more: float) -> None:
+    """Write the metrics of the model called ``name`` after the latest epoch, and ``more``.
 
-    The metrics are those of the last epoch.
+    They are written after every epoch, so that charts show a training while it runs.
+    """
+    metrics = {key: value for key, value in trainer.history[-1].items() if key != "epoch"}
+    write_json(Path(f"metrics/{name}.json"), _rounded({**metrics, **more, "history": trainer.history}))
+
+
+def write_results(name: str, trainer: Trainer) -> float:
+    """Write the model called ``name``, its predictions and its final metrics; return its test accuracy.
+
+    ``train_accuracy`` is among the final metrics alone: with it no unfinished ones pass for them.
     """
     result, runtime, data = trainer.result, trainer.runtime, trainer.data
     test = evaluate(result, trainer.test, runtime)
@@ -36,9 +45,7 @@ def write_results(name: str, trainer: Trainer) -> float:
         ("actual", "predicted", "images"),
         ((*pair, count) for pair, count in zip(pairs, counts.tolist(), strict=True)),
     )
-    metrics = {key: value for key, value in trainer.history[-1].items() if key != "epoch"}
-    figures = {**metrics, "train_accuracy": clean.accuracy, "history": trainer.history}
-    write_json(Path(f"metrics/{name}.json"), _rounded(figures))
+    write_metrics(name, trainer, train_accuracy=clean.accuracy)
     return test.accuracy
 
 

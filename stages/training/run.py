@@ -7,10 +7,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.common import parent, record
+from stages.common import record
 from stages.common.files import require_space, write_json
 from stages.training.checkpoint import Checkpoint, runs_folder, tidy
-from stages.training.results import write_results
+from stages.training.results import write_metrics, write_results
 from stages.training.trainer import Trainer
 
 
@@ -26,10 +26,11 @@ def train_and_write(name: str, trainer: Trainer) -> None:
     """
     weights = sum(tensor.nbytes for tensor in trainer.model.state_dict().values())
     require_space(runs_folder(), 8 * weights)  # two checkpoints of weights, average and Adam's two moments
+    record.require_room(Path(f"models/{name}.safetensors"), weights)
     with Checkpoint.locked(name, trainer.identity) as checkpoint:
         tidy()
         train(name, trainer, checkpoint)
-        record.verify(
+        record.verify_inputs(
             "what was trained is kept: put this back and run again to take it, or run again to train anew"
         )
         accuracy = write_results(name, trainer)
@@ -40,7 +41,7 @@ def train_and_write(name: str, trainer: Trainer) -> None:
 
 
 def train(name: str, trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Train the epochs that are missing, with a checkpoint and a run record after each.
+    """Train the epochs that are missing, with a checkpoint, the metrics and a run record after each.
 
     Raises:
         UserError: the loss became NaN or infinite.
@@ -52,6 +53,8 @@ def train(name: str, trainer: Trainer, checkpoint: Checkpoint) -> None:
         done = len(trainer.history)
         kept = "takes the training that has ended" if done == trainer.train.epochs else "continues"
         print(f"{name}: {kept} after epoch {done}", file=sys.stderr)
+        if done < trainer.train.epochs:  # else the final ones may be there, and DVC about to record them
+            write_metrics(name, trainer)
     epochs, saved = trainer.train.epochs, len(trainer.history)
     try:
         with tqdm(
@@ -65,7 +68,7 @@ def train(name: str, trainer: Trainer, checkpoint: Checkpoint) -> None:
                 trainer.epoch(after_step=bar.update)
                 checkpoint.save(trainer.state_dict(), len(trainer.history))
                 saved = len(trainer.history)
-                parent.check()
+                write_metrics(name, trainer)
                 write_record(name, trainer)
                 tell(name, trainer, bar)
     except KeyboardInterrupt as stop:
@@ -89,7 +92,7 @@ def tell(name: str, trainer: Trainer, bar: "tqdm[Any]") -> None:
 
 
 def write_record(name: str, trainer: Trainer, **more: str) -> None:
-    """Write ``runs/<name>.json``: what varies from run to run, ``more``, and the figures so far."""
-    epochs = [figures | timing for figures, timing in zip(trainer.history, trainer.timing, strict=True)]
+    """Write ``runs/<name>.json``: what varies from run to run, ``more``, and how long each epoch took."""
+    epochs = [{"epoch": number} | timing for number, timing in enumerate(trainer.timing, start=1)]
     content = {**trainer.runtime.describe(), "reason": trainer.runtime.reason, **more, "epochs": epochs}
     write_json(runs_folder() / f"{name}.json", content)

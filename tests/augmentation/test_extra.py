@@ -1,5 +1,6 @@
 """Any transformation of torchvision.transforms.v2, by name."""
 
+import datetime
 from typing import Any
 
 import pytest
@@ -75,6 +76,8 @@ def refusal(extra: Any) -> str:
         ([{"RandomErasing": {}, "RandomInvert": {}}], ["one name each"]),
         (["RandomErasing"], ["must be a list of at most 10 transformations"]),
         ({"RandomErasing": {}}, ["must be a list of at most 10 transformations"]),
+        ([{"ColorJitter": {"hue": float("nan")}}], ["finite numbers"]),
+        ([{"RandomErasing": {"value": datetime.date(2026, 1, 1)}}], ["finite numbers"]),
         ([{"RandomInvert": {}}] * 11, ["must be a list of at most 10 transformations"]),
     ],
 )

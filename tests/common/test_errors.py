@@ -3,6 +3,7 @@
 import ast
 import importlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -137,12 +138,12 @@ def test_arguments(
     assert ended.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
     assert told.startswith(f"usage: python -m stages.{stage} [-h] {module.__doc__} options:")
-    for wrong in (["--epochs", "3"], ["params.yaml"]):
+    for wrong in (["--epochs", "3"], ["params.yaml", "-x"], ["--hel"]):
         with patch.object(sys, "argv", [stage, *wrong]), pytest.raises(SystemExit) as ended:
             run(module.main)
         assert ended.value.code == (
             f"error: unrecognized arguments: {' '.join(wrong)}: "
-            f"python -m stages.{stage} takes no arguments, its parameters are in params.yaml"
+            f"python -m stages.{stage} has its parameters in params.yaml, and says with --help what it takes"
         )
     assert list(workplace.iterdir()) == []
 
@@ -172,9 +173,10 @@ def test_a_second_ctrl_c_while_a_stage_ends_changes_nothing(checkout: Path) -> N
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_ctrl_c_while_the_libraries_are_imported(stage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_stopped_while_the_libraries_are_imported(stage: str, number: str, tmp_path: Path) -> None:
     (tmp_path / "stages").symlink_to(ROOT / "stages")
-    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / "torch.py").write_text(f"import os, signal\nos.kill(os.getpid(), signal.{number})\n")
     ended = subprocess.run(
         [sys.executable, "-m", f"stages.{stage}"],
         cwd=tmp_path,
@@ -182,8 +184,32 @@ def test_ctrl_c_while_the_libraries_are_imported(stage: str, tmp_path: Path) -> 
         capture_output=True,
         text=True,
     )
-    assert (ended.returncode, ended.stdout) == (-signal.SIGINT, "")
+    assert (ended.returncode, ended.stdout) == (-signal.Signals[number], "")
     assert ended.stderr == "stopped: the same command continues\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        (
+            "raise ImportError('libtorch.so: failed to map segment', name='torch._C')",
+            r"memory ran out \(libtorch.so: failed to map segment\): lower .* \(ulimit -v\)",
+        ),
+        ("raise MemoryError", r"memory ran out \(MemoryError\): lower .*"),
+        (
+            "raise ImportError('no Tensor here', name='torch')",
+            r"'python' is .*, Python 3.*, where 'torch' fails \(no Tensor here\): activate the .*",
+        ),
+    ],
+)
+def test_a_library_that_cannot_be_loaded(body: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "stages").symlink_to(ROOT / "stages")
+    (tmp_path / "torch.py").write_text(body)
+    ended = subprocess.run(
+        [sys.executable, "-m", "stages.train_cnn"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert re.fullmatch(f"error: {line}\n", ended.stderr)
 
 
 def test_other_exceptions_before_a_stage_keep_their_traceback(tmp_path: Path) -> None:

@@ -79,7 +79,6 @@ def test_small_learning_rates_as_dvc_writes_them(spelling: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("aug", "crop_pad", True, "aug.crop_pad is true, but must be a whole number from 0 to 16"),
         ("aug", "crop_pad", "2", "aug.crop_pad is '2', but must be a whole number from 0 to 16"),
         ("aug", "crop_pad", 2.5, "aug.crop_pad is 2.5, but must be a whole number from 0 to 16"),
         ("aug", "crop_pad", 17.0, "aug.crop_pad is 17, but must be a whole number from 0 to 16"),
@@ -88,7 +87,7 @@ def test_small_learning_rates_as_dvc_writes_them(spelling: str, tmp_path: Path) 
         ("aug", "crop_pad", 17, "aug.crop_pad is 17, but must be a whole number from 0 to 16"),
         ("aug", "flip", math.nan, "aug.flip is nan, but must be a number from 0 to 1"),
         ("aug", "flip", math.inf, "aug.flip is inf, but must be a number from 0 to 1"),
-        ("aug", "flip", True, "aug.flip is true, but must be a number from 0 to 1"),
+        ("train", "device", True, "train.device is true, but must be auto, cpu or cuda"),
         ("aug", "flip", "much", "aug.flip is 'much', but must be a number from 0 to 1"),
         ("aug", "flip", 10**400, "aug.flip is a number of 401 digits, but must be a number from 0 to 1"),
         ("aug", "flip", 10**400 - 1, "aug.flip is a number of 400 digits, but"),
@@ -111,7 +110,7 @@ def test_small_learning_rates_as_dvc_writes_them(spelling: str, tmp_path: Path) 
             "baseline.hidden is [], but must be a list of 1 to 6 layer widths from 1 to 4096",
         ),
         ("reg", "batch_norm", 2, "reg.batch_norm is 2, but must be true or false"),
-        ("reg", "dropout", False, "reg.dropout is false, but must be a number from 0 to 0.95"),
+        ("train", "batch_size", False, "train.batch_size is 0, but must be a whole number from"),
         ("reg", "batch_norm", "false", "reg.batch_norm is 'false', but must be true or false"),
         ("data", "md5", "A" * 32, f"data.md5 is '{'A' * 32}', but must be 32 hexadecimal digits"),
         (
@@ -157,6 +156,11 @@ def test_a_refusal_names_key_value_and_what_is_allowed(
         ("reg", "batch_norm", 0.0, False),
         ("cnn", "relu_logits", 1.0, True),
         ("reg", "dropout", 0, 0.0),
+        ("reg", "dropout", False, 0.0),
+        ("train", "seed", False, 0),
+        ("aug", "crop_pad", True, 1),
+        ("viz", "image", False, 0),
+        ("cnn", "blocks", [[True, 8], [16]], [[1, 8], [16]]),
     ],
 )
 def test_what_dvc_takes_for_equal_means_the_same(section: str, key: str, value: Any, meant: Any) -> None:

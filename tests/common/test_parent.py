@@ -66,6 +66,16 @@ def test_who_has_started_it(
         assert answer.process == {"above": above, "ended": None}.get(str(found), found)
 
 
+@pytest.mark.parametrize(("number", "found"), [(0, False), (7, True)])
+def test_without_a_parent(number: int, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process of a container has none; that of another has just ended."""
+    monkeypatch.setattr(psutil, "Process", lambda: Process(*ARGUMENTS))
+    monkeypatch.setattr(os, "getppid", lambda: number)
+    answer = parent.find(ARGUMENTS, {"DVC_STAGE": "train_cnn"})
+    assert (answer is not None) == found
+    assert not (answer and answer.process)
+
+
 def test_other_processes_have_no_dvc() -> None:
     for arguments in (["python", "-m", "tools.report"], ["python", "-c", "x"], ["python", "-m"], ["pytest"]):
         assert parent.find(arguments, {"DVC_STAGE": "train_cnn"}) is None

@@ -10,12 +10,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
-from stages.common import files, record, snapshot, stage
+from stages.common import files, parent, record, snapshot, stage
 from stages.common.errors import UserError
 from stages.common.params import load
+from stages.common.parent import Parent
+from stages.filters.params import Viz
 from stages.networks.params import Baseline
 from stages.training.params import Train
 from tests.project import ROOT, STAGES, change, commit, make_repository
@@ -29,6 +32,7 @@ PIPELINE = {
             "params": ["baseline", "train"],
             "outs": ["models/it"],
             "metrics": [{"metrics/it.json": {"cache": False}}],
+            "plots": [{"plots/it": {"cache": False}}],
         }
     }
 }
@@ -49,6 +53,9 @@ def project(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     load(Baseline), load(Train)
     with files.reading(Path("data/images")):
         pass
+    for result in ("models/it", "plots/it/new.png", "runs/it.json"):
+        files.write_bytes(Path(result), b"ours")
+    monkeypatch.setattr(parent, "PARENT", Parent(psutil.Process()))
     return workplace
 
 
@@ -75,6 +82,11 @@ def droppings() -> None:
     Path("stages/common/__pycache__").mkdir()
     for name in ("__pycache__/a.cpython-311.pyc", ".a.py.swp", "a.py~", ".DS_Store"):
         Path("stages/common", name).write_text("left behind")
+    Path("stages/common/.#a.py").symlink_to("nowhere")  # Emacs' lock
+    Path("stages/common/circle").symlink_to("..")
+    Path("stages/common/itself").symlink_to("itself")
+    os.mkfifo("stages/common/pipe")
+    Path("plots/it/.DS_Store").write_text("left behind")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +100,8 @@ def droppings() -> None:
         lambda: edit("stages/other/b.py", "b", "c"),
         lambda: edit("unread", "unread", "read"),
         lambda: Path("dvc.yaml").unlink(),
+        lambda: Path("runs/it.json").unlink(),
+        lambda: Path("models/another").write_text("of another stage"),
     ],
 )
 def test_what_it_did_not_work_with_may_change(project: Path, what: Callable[[], None]) -> None:
@@ -116,6 +130,12 @@ def test_what_it_did_not_work_with_may_change(project: Path, what: Callable[[], 
         (lambda: Path("stages/common/a.py").unlink(), "stages/common/a.py disappeared while this ran"),
         (lambda: edit("data/images", "images", "others"), "data/images changed while this ran"),
         (lambda: Path("data/images").unlink(), "data/images disappeared while this ran"),
+        (lambda: edit("models/it", "ours", "mine"), "something else changed models/it while this ran"),
+        (lambda: Path("models/it").unlink(), "something else removed models/it while this ran"),
+        (
+            lambda: Path("plots/it/old.png").write_text("left"),
+            "something else wrote plots/it/old.png while this ran",
+        ),
     ],
 )
 def test_what_it_worked_with_is_named_where_it_changed(
@@ -170,6 +190,42 @@ def test_code_that_changed_while_it_was_imported(project: Path) -> None:
         record.begin("train")
 
 
+def test_a_stage_that_dvc_yaml_has_no_more(project: Path) -> None:
+    Path("dvc.yaml").write_text("stages: {}\n")
+    with pytest.raises(UserError, match=r"^dvc.yaml has no stage train any more: run"):
+        record.begin("train")
+
+
+def test_another_dependency_than_dvc_has_read(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC resolves ``${viz.model}`` once, before its first stage runs."""
+    tiny_project(workplace, tiny_data(), viz={"model": "augmented"})
+    main = importlib.import_module("stages.visualize_filters").main
+    monkeypatch.setattr(record, "_declared", None)
+    for wrong in ("cnn", ""):
+        monkeypatch.setattr(sys, "argv", ["visualize_filters", wrong])
+        with pytest.raises(SystemExit) as end:
+            stage.run(main, Viz, "model")
+        assert end.value.code == (
+            f"error: model is '{wrong}', but must be as in params.yaml, 'augmented': set viz.model there"
+        )
+    monkeypatch.setattr(parent, "watch", lambda: None)
+    with monkeypatch.context() as under_dvc:
+        under_dvc.setattr(parent, "PARENT", Parent(psutil.Process()))
+        under_dvc.setattr(sys, "argv", ["visualize_filters", "cnn"])
+        shutil.copy(ROOT / "dvc.yaml", workplace)
+        (workplace / "stages").symlink_to(ROOT / "stages")
+        under_dvc.setattr(record, "AT_START", snapshot.code(Path()))
+        with pytest.raises(SystemExit) as end:
+            stage.run(main, Viz, "model")
+    assert end.value.code == (
+        "error: viz.model is 'cnn' in the command and 'augmented' in params.yaml, which was changed after "
+        "DVC had read it: run the command again"
+    )
+    monkeypatch.setattr(sys, "argv", ["visualize_filters", "augmented"])
+    with pytest.raises(SystemExit, match=r"^error: models/augmented.safetensors is missing"):
+        stage.run(main, Viz, "model")
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_every_stage_runs_guarded(name: str) -> None:
     tree = ast.parse((ROOT / f"stages/{name}.py").read_text())
@@ -177,7 +233,8 @@ def test_every_stage_runs_guarded(name: str) -> None:
     assert [node.module for node in imports if any(alias.name == "run" for alias in node.names)] == [
         "stages.common.stage"
     ]
-    assert ast.unparse(tree.body[-1]) == "if __name__ == '__main__':\n    run(main)"
+    arguments = "main, Viz, 'model'" if name == "visualize_filters" else "main"
+    assert ast.unparse(tree.body[-1]) == f"if __name__ == '__main__':\n    run({arguments})"
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -222,7 +279,7 @@ def test_a_link_out_of_the_repository_is_refused_where_dvc_refuses_it(
     Path("metrics").rmdir()
     Path("metrics").symlink_to(outside)  # Git's, not DVC's: DVC takes it
     record.begin("train")
-    Path("models").rmdir()
+    shutil.rmtree("models")
     Path("models").symlink_to(outside)
     record.begin("train")  # no Git, no refusal
     Path(".git").mkdir()
@@ -231,6 +288,9 @@ def test_a_link_out_of_the_repository_is_refused_where_dvc_refuses_it(
     ) as error:
         record.begin("train")
     assert "dvc cache dir --local" in str(error.value)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], check=True)
+    record.begin("train")  # in a tree without Git, in a folder of someone's repository
+    shutil.rmtree(".dvc")
     Path("models").unlink()
     Path("inside").mkdir()
     Path("models").symlink_to("inside")
@@ -251,6 +311,24 @@ def test_a_disk_that_is_too_full(workplace: Path) -> None:
         files.require_space(Path("none/yet"), 2 * free)
 
 
+def test_the_disk_of_the_cache_is_too_full(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_repository(project)
+    for words in (("init", "-q"), ("cache", "dir", "--local", "elsewhere")):
+        subprocess.run([sys.executable, "-m", "dvc", *words], check=True)
+    Path("elsewhere").mkdir()
+    usage = shutil.disk_usage(project)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: usage._replace(free=10**6 if "elsewhere" in str(path) else 10**9)
+    )
+    record._cache_of_dvc.cache_clear()
+    with pytest.raises(UserError, match=r"elsewhere/: the disk has 1 MB left, but 100 MB are needed"):
+        record.require_room(Path("data/images"), 10**8)
+    record.require_room(Path("data/images"), 900_000)
+    record._cache_of_dvc.cache_clear()
+    with pytest.raises(UserError, match=r"^data/: the disk has 1,000 MB left"):
+        record.require_room(Path("data/images"), 2 * 10**9)
+
+
 # What DVC has recorded
 
 
@@ -268,6 +346,10 @@ def test_what_dvc_has_recorded_is_found_in_its_run_cache(project: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(yaml.safe_dump(entry))
     written = path.stat().st_mtime
+    assert not record.recorded(result, written + 1)  # DVC writes the entry before it takes the model
+    model = Path(".dvc/cache/files/md5", result["model_md5"][:2], result["model_md5"][2:])
+    model.parent.mkdir(parents=True)
+    model.write_text("a model")
     assert record.recorded(result, written + 1)
     assert not record.recorded(result, written - 1)  # by then nobody had
     others = (

@@ -1,6 +1,7 @@
 """The archive's way: fetched once and whole, continued where it stopped, or refused in one line."""
 
 import gzip
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 from platformdirs import user_cache_dir
@@ -41,6 +43,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("XDG_CACHE_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "cache"))
     monkeypatch.setattr(fetch, "PAUSE", 0)
+    monkeypatch.setattr(fetch, "PROGRESS", 1)
     return Path(user_cache_dir("cifar10-dvc-study"))
 
 
@@ -272,6 +275,16 @@ def test_rest_cut_short_without_a_length(server: Server, cache: Path) -> None:
     assert server.ranges == ["bytes=1000-", "bytes=2000-"]
 
 
+def test_page_of_a_login_in_place_of_the_rest(server: Server, cache: Path) -> None:
+    leave(server, cache, SMALL[:1000])
+    server.serve(b"<html>log in</html>")
+    assert "found 19 bytes, fewer than the 1,000 that an earlier attempt left in" in refused(server.url)
+    fetched_rest = SMALL[1000:]
+    server.serve_ranges(SMALL)
+    assert archive.locate(server.url, md5(SMALL))[0].read_bytes() == SMALL[:1000] + fetched_rest
+    assert server.ranges == ["bytes=1000-"] * 2
+
+
 def test_another_part_than_was_asked_for(server: Server, cache: Path) -> None:
     leave(server, cache, SMALL[:2520])
 
@@ -389,7 +402,27 @@ def test_disk_without_room(server: Server, cache: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(shutil, "disk_usage", lambda path: room)
     with pytest.raises(UserError, match=r"could not be kept in '.*' \(No space left on device\): make room"):
         archive.locate(server.url, md5(SMALL))
-    assert left(cache) == {}
+    assert left(cache) == {f"{NAME}.part": SMALL[:1000]}
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
+    assert archive.locate(server.url, md5(SMALL))[0].read_bytes() == SMALL
+    assert server.ranges == ["bytes=1000-"] * 2
+
+
+def test_server_that_gives_next_to_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "PROGRESS", 100)
+    server.serve_ranges(SMALL, 1000, *range(1001, 1100))
+    assert "found a body that ended early (1,003 of 4,200 bytes are kept," in refused(server.url)
+    assert server.requests == 4
+
+
+@pytest.mark.parametrize("validator", [7, ["a"], "two\nlines", None])
+def test_leftover_with_a_damaged_note(validator: Any, server: Server, cache: Path) -> None:
+    leave(server, cache, SMALL[:1000])
+    note = cache / f"{NAME}.part.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"validator": validator}))
+    assert archive.locate(server.url, md5(SMALL))[0].read_bytes() == SMALL
+    assert server.ranges == ["bytes=1000-"]
 
 
 @pytest.mark.parametrize(
@@ -486,14 +519,24 @@ def test_500_that_recovers(server: Server) -> None:
     assert server.requests == 3
 
 
-def test_body_cut_short_without_a_length(server: Server) -> None:
+def test_body_cut_short_without_a_length(server: Server, told: Callable[[], list[str]]) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.end_headers()
         handler.wfile.write(SMALL[:1000])
 
+    def answer_once(handler: BaseHTTPRequestHandler) -> None:
+        answer(handler)
+        server.serve(SMALL)
+
     server.answer = answer
-    assert f"found md5 {md5(SMALL[:1000])} (1,000 bytes), not" in refused_without_a_trace(server.url)
+    found = (
+        f"md5 {md5(SMALL[:1000])} (1,000 bytes, of a length that the server does not tell), not {md5(SMALL)}"
+    )
+    assert f"found {found};" in refused_without_a_trace(server.url)
+    assert told() == [f"1,000 bytes, but {found}; thrown away, from the first byte in 0 s"]
+    server.answer = answer_once
+    assert archive.locate(server.url, md5(SMALL))[0].read_bytes() == SMALL
     fetched(server)
 
 

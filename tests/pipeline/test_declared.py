@@ -30,7 +30,10 @@ def inside(file: str, dep: str) -> bool:
 def test_the_stages_are_the_six_of_the_study() -> None:
     trainings = ["train_baseline", "train_cnn", "train_augmented", "train_regularized"]
     assert list(STAGES) == ["download", *trainings, "visualize_filters"]
-    assert all(stage["cmd"] == f"python -m stages.{name}" for name, stage in STAGES.items())
+    for name, stage in STAGES.items():
+        # DVC chooses a dependency by it before the stage runs, and the stage compares
+        chosen = " ${viz.model}" if name == "visualize_filters" else ""
+        assert stage["cmd"] == f"python -m stages.{name}{chosen}"
 
 
 @pytest.mark.parametrize("name", STAGES)

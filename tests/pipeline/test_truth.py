@@ -1,5 +1,6 @@
 """What DVC records is what made the results, whatever happens while a stage runs: with the real DVC."""
 
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.project import TINY, accident, change, command, commit, copy_project, dvc, executed, variables
+from tests.project import (
+    TINY,
+    accident,
+    change,
+    command,
+    commit,
+    copy_project,
+    dvc,
+    executed,
+    series,
+    variables,
+)
 
 pytestmark = pytest.mark.slow
 LATE = (2, r"\.pt$")  # when the second epoch's checkpoint is written
@@ -75,19 +87,20 @@ def test_a_training_is_recorded_with_what_made_it_and_never_lost(project: Path) 
     assert hidden_in_the_lock(project) is None
     assert not (project / "models/baseline.safetensors").exists()
 
-    # put back, it costs no training; but now DVC cannot keep the result
+    # put back, it costs no training; but now DVC cannot keep the model: no folder takes a new file
     (project / "params.yaml").write_text(params)
-    cache = project / ".dvc/cache/files"
-    cache.rename(project / "files")
-    cache.write_text("in the way")
+    folders = [project / f".dvc/cache/files/md5/{number:02x}" for number in range(256)]
+    blocked = [folder for folder in folders if not folder.exists()]
+    for folder in blocked:
+        folder.write_text("in the way")
     failed = command(project, "dvc", "repro", "-s", "train_baseline")
     assert failed.returncode
     assert "baseline: takes the training that has ended after epoch 2\n" in failed.stderr
     assert "baseline: test accuracy" in failed.stderr
     assert hidden_in_the_lock(project) is None
 
-    cache.unlink()
-    (project / "files").rename(cache)
+    for folder in blocked:
+        folder.unlink()
     recorded = command(project, "dvc", "repro", "-s", "train_baseline")
     assert recorded.returncode == 0, recorded.stderr
     assert "epoch" not in recorded.stderr.replace("ended after epoch 2", "")
@@ -98,6 +111,20 @@ def test_a_training_is_recorded_with_what_made_it_and_never_lost(project: Path) 
     forced = command(project, "dvc", "repro", "-s", "-f", "train_baseline")
     assert "baseline: epoch 1/2" in forced.stderr
     assert "takes" not in forced.stderr
+
+
+def test_a_model_that_is_chosen_anew_meanwhile_is_not_recorded_as_the_other(project: Path) -> None:
+    change(project, "viz.model", "cnn")
+    refused = command(
+        project,
+        "dvc",
+        "repro",
+        "visualize_filters",
+        **meanwhile("sed -i 's/model: cnn/model: augmented/' params.yaml"),
+    )
+    assert refused.returncode
+    assert "viz.model is 'cnn' in the command and 'augmented' in params.yaml, which" in refused.stderr
+    assert list(yaml.safe_load((project / "dvc.lock").read_text())["stages"]) == ["download", "train_cnn"]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +194,36 @@ def test_a_temporary_experiment_beside_a_run_in_the_workspace(project: Path) -> 
     assert "Ran experiment(s)" in log, log
     assert "baseline: epoch" not in log
     assert executed(log) == ["train_baseline"]
+
+
+def test_a_training_can_be_watched(project: Path) -> None:
+    """By DVC's commands, beside the last commit's; what they see is whole, and not final."""
+    (project / "metrics/predictions").mkdir(parents=True)
+    result = {"test_accuracy": 0.5, "train_accuracy": 0.6, "history": [{"epoch": 1, "test_accuracy": 0.5}]}
+    for name in ("baseline", "cnn"):
+        (project / f"metrics/{name}.json").write_text(json.dumps(result))
+    commit(project, "results")
+    looks = [
+        "dvc metrics show --json >shown.json",
+        "dvc plots diff HEAD workspace --json >plots.json",
+        "dvc exp show --json >experiments.json",
+    ]
+    dvc(project, "repro", "train_baseline", **meanwhile(f"unset ACCIDENT PYTHONPATH; {' && '.join(looks)}"))
+    shown = json.loads((project / "shown.json").read_text())[""]["data"]["metrics/baseline.json"]["data"]
+    assert 0 < shown["test_accuracy"] < 1
+    assert "train_accuracy" not in shown
+    (chart,) = json.loads((project / "plots.json").read_text())["data"]["accuracy"]
+    rows = chart["content"]["data"]["values"]
+    assert {(row["rev"], series(row)[0], row["epoch"]) for row in rows} == {
+        ("HEAD", "baseline.json", 1),
+        ("HEAD", "cnn.json", 1),
+        ("workspace", "baseline.json", 1),
+        ("workspace", "cnn.json", 1),
+    }
+    (workspace, *_) = json.loads((project / "experiments.json").read_text())
+    figures = workspace["data"]["metrics"]["metrics/baseline.json"]["data"]
+    assert figures["test_accuracy"] == shown["test_accuracy"]
+    assert "train_accuracy" in json.loads((project / "metrics/baseline.json").read_text())
 
 
 def test_another_python_ends_with_one_line(project: Path) -> None:

@@ -478,6 +478,11 @@ def test_states_that_nobody_needs_are_removed(monkeypatch: pytest.MonkeyPatch) -
             paths.append(held.path)
             os.utime(held.path, (1e9 + number, 1e9 + number))
 
+    partials = [Path(f"runs/checkpoints/.cnn-{number}.pt.7.partial") for number in range(2)]
+    for age, partial in zip((60, 7200), partials, strict=True):
+        partial.write_text("half")
+        os.utime(partial, (1e9 + 10 - age, 1e9 + 10 - age))
+
     def left() -> list[int]:
         return [number for number, path in enumerate(paths) if path.exists()]
 
@@ -487,13 +492,21 @@ def test_states_that_nobody_needs_are_removed(monkeypatch: pytest.MonkeyPatch) -
     assert left() == [0, 3, 4, 5]  # the newest three, and one that another process has
     tidy()
     assert left() == [3, 4, 5]
+    assert [partial.exists() for partial in partials] == [True, False]  # someone may be writing it
     with Checkpoint.locked("baseline", {}) as held:
         held.save({"weights": torch.zeros(2000)}, 1)
         large = held.path
     os.utime(large, (1e9 + 6, 1e9 + 6))
     tidy()
     assert large.exists()
-    assert len(left()) < 3
+    assert left() == [5]  # beyond what is kept in all, but the newest of its model
+    monkeypatch.setattr(checkpoints, "recorded", lambda result, before: result["model_md5"] == "0")
+    monkeypatch.setattr(checkpoints, "MOST_OF_A_MODEL", 1)
+    with Checkpoint.locked("baseline", {"number": 1}) as held:
+        held.save({"weights": torch.zeros(1)}, 1, {"model_md5": "0"})
+    tidy()
+    assert not held.path.exists()
+    assert large.exists()  # what DVC has does not count
     monkeypatch.setattr(time, "time", lambda: 1e9 + checkpoints.LONGEST + 7)
     for lock in Path("runs/locks").iterdir():
         os.utime(lock, (1e9, 1e9))

@@ -2,8 +2,10 @@ import csv
 import hashlib
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from stages.augmentation.transforms import augmentation
 from stages.common.dataset import Data, Split
 from stages.networks.images import Images
 from stages.networks.models import CNN, load_model
+from stages.training import run
 from stages.training.optimization import Regularization
 from stages.training.run import train_and_write
 from stages.training.trainer import Trainer
@@ -64,6 +67,42 @@ def test_the_metrics_are_those_of_the_last_epoch(metrics: dict[str, Any]) -> Non
     assert {name: metrics[name] for name in of_an_epoch} == {name: history[-1][name] for name in of_an_epoch}
 
 
+@pytest.mark.usefixtures("workplace")
+def test_the_metrics_grow_with_every_epoch_and_are_final_at_the_end(data: Data) -> None:
+    def fresh() -> Trainer:
+        torch.manual_seed(0)
+        return Trainer(CNN([[4], [6]]), data, tiny_train(epochs=3), CPU)
+
+    trainer, resumed = fresh(), fresh()
+    seen: list[dict[str, Any]] = []
+
+    def epoch(after_step: Callable[[], Any]) -> None:
+        path = Path("metrics/cnn.json")
+        seen.append(json.loads(path.read_text()) if path.exists() else {})
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        Trainer.epoch(trainer, after_step)
+
+    with patch.object(trainer, "epoch", epoch), pytest.raises(KeyboardInterrupt):
+        train_and_write("cnn", trainer)
+    assert [len(metrics.get("history", [])) for metrics in seen] == [0, 1, 2]
+    stopped = json.loads(Path("metrics/cnn.json").read_text())
+    assert stopped == seen[-1]  # what it has stays
+    assert "train_accuracy" not in stopped
+    Path("metrics/cnn.json").unlink()  # as DVC does before it starts a stage
+    with patch.object(resumed, "epoch", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        train_and_write("cnn", resumed)
+    assert json.loads(Path("metrics/cnn.json").read_text()) == stopped
+    train_and_write("cnn", resumed)
+    final = json.loads(Path("metrics/cnn.json").read_text())
+    assert final["history"][:2] == stopped["history"]
+    assert "train_accuracy" in final
+    # one that waited for this takes it, while DVC records these final metrics
+    with patch.object(run, "write_metrics", side_effect=AssertionError("not final")):
+        train_and_write("cnn", fresh())
+    assert json.loads(Path("metrics/cnn.json").read_text()) == final
+
+
 @pytest.mark.usefixtures("metrics")
 def test_the_predictions_are_those_of_the_model_in_the_file(data: Data) -> None:
     predictions = json.loads(Path("metrics/predictions/cnn.json").read_text())
@@ -88,6 +127,7 @@ def test_what_varies_from_run_to_run_stands_in_the_record() -> None:
     assert record["threads"] == torch.get_num_threads()
     assert torch.__version__.startswith(record["torch"])
     for number, epoch in enumerate(record["epochs"], start=1):
+        assert epoch.keys() == {"epoch", "seconds", "evaluation_seconds", "images_per_second"}
         assert epoch["epoch"] == number
         assert 0 < epoch["evaluation_seconds"] < epoch["seconds"]
         images_per_second = 6 * 16 / (epoch["seconds"] - epoch["evaluation_seconds"])
