@@ -17,7 +17,7 @@ from sweeps.worker import Worker
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser("python -m sweeps", description=__doc__)
+    parser = argparse.ArgumentParser("python -m sweeps", allow_abbrev=False, description=__doc__)
     parser.add_argument("command", choices=("run", "worker", "report"))
     parser.add_argument("search", type=Path, help="run: a search file; else its name without .yaml")
     parser.add_argument("--storage", default="sqlite:///runs/sweep/studies.db", help="the studies' database")

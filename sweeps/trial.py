@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from stages.common.errors import UserError
 from tools.charts import DVC, environment
+from tools.metrics import require_finished
 
 # it is in the process group that it kills, as soon as the worker closes the pipe or dies
 WATCHDOG = "trap '' INT TERM; read -r _; kill -KILL 0"
@@ -44,9 +45,14 @@ class Checkout:
                 git(self.root, "fetch", "-q", self.remote, f"+{ref}*:{ref}*")
 
     def metrics(self, experiment: str, stage: str) -> dict[str, Any]:
-        """The metrics of training ``stage`` in ``experiment``, which is here, without lists."""
+        """The metrics of training ``stage`` in ``experiment``, which is here, without lists.
+
+        Raises:
+            UserError: the training has not ended, or the experiment is not here.
+        """
         path = f"metrics/{stage.removeprefix('train_')}.json"
         content = json.loads(git(self.root, "show", f"{ExpRefInfo(self.commit, experiment)}:{path}"))
+        require_finished(content, f"{experiment}: {path}")
         return {key: value for key, value in content.items() if not isinstance(value, list)}
 
     def run(self, name: str, changes: dict[str, Any], stages: Sequence[str], monitor: Monitor | None) -> None:
@@ -119,4 +125,6 @@ def dvc(clone: Path, monitor: Monitor | None, *args: str) -> None:
             process.wait()
     if process.returncode:
         lines = log.read_text().splitlines()
-        raise UserError(next((line for line in lines if "error:" in line.lower()), f"dvc {args[0]} failed"))
+        line = next((line for line in lines if "error:" in line.lower()), f"dvc {args[0]} failed")
+        # how to restore files is said of the clone, which is gone
+        raise UserError(re.sub(r" \(to restore what is committed: .*\)$", "", line).removeprefix("error: "))

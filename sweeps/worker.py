@@ -146,9 +146,13 @@ def report_epochs(trial: Trial, model: str, reported: list[Any], clone: Path) ->
     Raises:
         TrialPruned: the pruner says so.
     """
-    record = clone / f"runs/{model}.json"
-    epochs = json.loads(record.read_text())["epochs"] if record.exists() else []
-    for epoch in epochs[len(reported) :]:
+    try:
+        metrics = json.loads((clone / f"metrics/{model}.json").read_text())
+    except FileNotFoundError:  # DVC has removed the committed ones, and no epoch has ended
+        return
+    if "train_accuracy" in metrics and not reported:  # the committed ones
+        return
+    for epoch in metrics["history"][len(reported) :]:
         reported.append(epoch)
         if "validation_accuracy" in epoch:
             trial.report(epoch["validation_accuracy"], epoch["epoch"])

@@ -115,7 +115,7 @@ def trial_costs(folder: Path) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__)
     parser.add_argument("--storage", help="a database's URL; without it, a PostgreSQL is started")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--finished", type=int, nargs="+", default=[0])

@@ -26,20 +26,19 @@ params = yaml.safe_load(open("params.yaml"))
 log = open(os.environ["FAKE_LOG"], "a", buffering=1)
 print("begin", params["train"]["seed"], params["reg"]["dropout"], os.getpid(), file=log)
 accuracy = 1 - params["reg"]["dropout"] + params["train"]["seed"] / 100
-record = pathlib.Path(os.environ["DVC_ROOT"], "runs/regularized.json")
-record.parent.mkdir(exist_ok=True)
+for folder in ("metrics", "models"):
+    pathlib.Path(folder).mkdir(exist_ok=True)
+path = pathlib.Path("metrics/regularized.json")
 epochs = []
 for epoch in range(1, params["train"]["epochs"] + 1):
     time.sleep(params["train"]["learning_rate"])
     epochs.append({"epoch": epoch, "validation_accuracy": accuracy * epoch / params["train"]["epochs"]})
-    record.with_suffix(".new").write_text(json.dumps({"epochs": epochs}))
-    record.with_suffix(".new").replace(record)
+    path.with_suffix(".new").write_text(json.dumps({"history": epochs}))
+    path.with_suffix(".new").replace(path)
 assert params["reg"]["dropout"] != 0.9, "error: 0.9 is too much"
 metrics = {"validation_accuracy": accuracy, "test_accuracy": accuracy - 0.5, "train_accuracy": accuracy}
 metrics["history"] = epochs
-for folder in ("metrics", "models"):
-    pathlib.Path(folder).mkdir(exist_ok=True)
-pathlib.Path("metrics/regularized.json").write_text(json.dumps(metrics))
+path.write_text(json.dumps(metrics))
 pathlib.Path("models/regularized.safetensors").write_text(f"{accuracy} {params['reg']}")
 print("end", params["train"]["seed"], params["reg"]["dropout"], os.getpid(), file=log)
 """

@@ -1,14 +1,18 @@
 """The tables of the sweeps' results."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from dvc.repo.experiments.refs import ExpRefInfo
 
+from stages.common.errors import UserError
 from sweeps.results import RESULTS, frame, load, summary, table
-from tests.project import ROOT
+from sweeps.trial import Checkout, git
+from tests.project import ROOT, make_repository
 
 ABLATION = {
     "metric": "test_accuracy",
@@ -86,3 +90,22 @@ def test_the_docs_show_the_committed_results(path: Path) -> None:
     pages = "".join((ROOT / f"docs/{page}.md").read_text() for page in ("findings", "performance"))
     shown = re.findall(rf"<!-- \w+ {path.stem} -->\n\n(.*?)\n\n<!-- /", pages, re.DOTALL)
     assert shown == [table(load(path))]
+
+
+def test_the_metrics_of_a_training_that_has_not_ended_are_no_result(tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+    path = tmp_path / "metrics/cnn.json"
+    unfinished = {"test_accuracy": 0.5, "history": [{"epoch": 1}, {"epoch": 2}]}
+    path.write_text(json.dumps(unfinished))
+    make_repository(tmp_path)
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    checkout = Checkout(tmp_path, commit, None)
+    git(tmp_path, "update-ref", str(ExpRefInfo(commit, "fast")), commit)
+    with pytest.raises(
+        UserError, match=r"^fast: metrics/cnn.json is of a training that has not ended, after"
+    ):
+        checkout.metrics("fast", "train_cnn")
+    path.write_text(json.dumps(unfinished | {"train_accuracy": 0.7}))
+    git(tmp_path, "commit", "-qam", "ended")
+    git(tmp_path, "update-ref", str(ExpRefInfo(commit, "fast")), "HEAD")
+    assert checkout.metrics("fast", "train_cnn") == {"test_accuracy": 0.5, "train_accuracy": 0.7}
