@@ -1,4 +1,4 @@
-"""The page to explore: one HTML file with the pictures inside, which works from disk without a network."""
+"""The page to explore: one HTML file that runs the trained network in a browser, from disk alone."""
 
 import base64
 import io
@@ -10,68 +10,52 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.common.dataset import Data
 from stages.common.files import write_bytes
-from stages.filters.activations import activations
+from stages.common.geometry import IMAGE_SIZE
 from stages.filters.analysis import FilterAnalysis
-from stages.networks.images import Images
 from stages.networks.models import CNN
 
-TEMPLATE = Path(__file__).with_name("explorer.html")
-PER_CLASS = 4
-BUDGET = 4_000_000  # bytes of activations before compression
+# read when the stage begins, as all code
+PARTS = {
+    name: Path(__file__).with_name(file).read_text(encoding="utf-8")
+    for name, file in (("page", "explorer.html"), ("network", "network.js"), ("script", "explorer.js"))
+}
+PER_CLASS = 10
 
 
-def choose(model: CNN, data: Data, first: int, order: Tensor) -> list[int]:
-    """Test images for the page: ``first``, then the first of each class in ``order`` (M,), class by class.
-
-    ``PER_CLASS`` of each class, or fewer (at least one) if their activations would exceed ``BUDGET``.
-    """
-    with torch.inference_mode():
-        layers, _ = activations(model, Images(data.test, data)[[first]][0])
-    size = sum(layer.numel() for layer in layers)
-    count = max(1, min(PER_CLASS, BUDGET // (size * len(data.classes))))
+def choose(data: Data, first: int, order: Tensor) -> list[int]:
+    """Test images for the page: ``first``, then the first `PER_CLASS` of each class in ``order`` (M,)."""
     labels = data.test.labels[order]
-    chosen = [order[labels == label][:count].tolist() for label in range(len(data.classes))]
+    chosen = [order[labels == label][:PER_CLASS].tolist() for label in range(len(data.classes))]
     return list(dict.fromkeys([first, *(index for indices in chosen for index in indices)]))
 
 
 @torch.inference_mode()
 def write(path: Path, name: str, model: CNN, data: Data, analysis: FilterAnalysis) -> None:
     """Write the page about ``model``, called ``name``, and its ``analysis`` to ``path``."""
-    indices = choose(model, data, analysis.index, analysis.sample)
-    layers, logits = activations(model, Images(data.test, data)[indices][0])
-    probabilities, best = logits.softmax(dim=1), logits.topk(5).indices
+    indices = choose(data, analysis.index, analysis.sample)
     content: dict[str, Any] = {
         "model": name,
         "tests": len(data.test),
         "classes": data.classes,
+        "mean": data.mean.tolist(),
+        "std": data.std.tolist(),
         "lut": {key: _lookup(key) for key in ("viridis", "RdBu_r")},
         "inputs": _png(_row(data.test.images[indices].numpy())),
-        "images": [
-            {
-                "index": index,
-                "label": int(data.test.labels[index]),
-                "probabilities": [round(float(p), 4) for p in probabilities[place]],
-                # from the unrounded ones, as in the pictures
-                "best": best[place].tolist(),
-                "layers": [_scaled(layer[place].numpy()) for layer in layers],
-            }
-            for place, index in enumerate(indices)
-        ],
+        "images": [{"index": index, "label": int(data.test.labels[index])} for index in indices],
+        "network": layers(model),
         "layers": [
             {
                 "name": layer.name,
                 "field": layer.field.size,
-                "side": layer.activation.shape[2],
+                "stride": layer.field.stride,
+                "start": layer.field.start,
                 "active": [round(float(share), 5) for share in layer.survey.active],
                 "mean": [round(float(mean), 5) for mean in layer.survey.mean],
                 "maximum": [round(float(maximum), 4) for maximum in layer.survey.maximum],
-                "kernel": _kernels(
-                    model.get_parameter(f"{layer.name}.weight").numpy(), colours=layer.name == "conv1"
-                ),
                 # a row of patches for each channel
                 "patches": _png(np.concatenate([_row(row) for row in layer.patches.numpy()])),
                 "patch": layer.patches.shape[2],
@@ -82,8 +66,55 @@ def write(path: Path, name: str, model: CNN, data: Data, analysis: FilterAnalysi
         ],
     }
     text = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    page = TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", text)
-    write_bytes(path, page.encode())
+    page = PARTS["page"].replace("{{network}}", PARTS["network"]).replace("{{script}}", PARTS["script"])
+    write_bytes(path, page.replace("{{data}}", text).encode())
+
+
+def layers(model: CNN) -> list[dict[str, Any]]:
+    """The layers of ``model`` in evaluation mode, as `network.js` takes them.
+
+    There batch norm is a scale and a shift for each channel, and dropout nothing.
+
+    Raises:
+        TypeError: a layer that `network.js` does not have.
+    """
+    found: list[dict[str, Any]] = []
+    side, channels = IMAGE_SIZE, 3
+    for name, module in model.named_children():
+        layer: dict[str, Any] = {"name": name, "input": side}
+        match module:
+            case nn.Conv2d():
+                kernel = module.kernel_size[0]
+                pad = (kernel - 1) // 2 if module.padding == "same" else 0
+                side = side if module.padding == "same" else side - kernel + 1
+                layer |= {
+                    "kind": "conv",
+                    "inputs": channels,
+                    "outputs": module.out_channels,
+                    "kernel": kernel,
+                }
+                layer |= {"pad": pad, "weight": _floats(module.weight)}
+                layer |= {} if module.bias is None else {"bias": _floats(module.bias)}
+                channels = module.out_channels
+            case nn.BatchNorm2d():
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                scale = module.weight.double() / (module.running_var.double() + module.eps).sqrt()
+                shift = module.bias.double() - module.running_mean.double() * scale
+                layer |= {"kind": "norm", "scale": _floats(scale), "shift": _floats(shift)}
+            case nn.ReLU():
+                layer |= {"kind": "relu"}
+            case nn.MaxPool2d():
+                side //= 2
+                layer |= {"kind": "pool", "channels": channels}
+            case nn.Linear():
+                layer |= {"kind": "dense", "weight": _floats(module.weight), "bias": _floats(module.bias)}
+            case nn.Flatten() | nn.Dropout():
+                continue
+            case _:
+                raise TypeError(f"{name}: network.js has no {type(module).__name__}")
+        found.append(layer | {"side": side})
+    return found
 
 
 def _row(tiles: np.ndarray) -> np.ndarray:
@@ -98,27 +129,9 @@ def _png(picture: np.ndarray) -> str:
     return base64.b64encode(content.getvalue()).decode()
 
 
-def _scaled(activation: np.ndarray) -> dict[str, Any]:
-    """``activation`` (C, H, W), from 0 up, as a row of 8-bit tiles, and the value that 255 stands for."""
-    largest = float(activation.max())
-    levels = np.rint(_row(activation) * (255 / largest if largest else 0)).astype(np.uint8)
-    return {"png": _png(levels), "largest": round(largest, 4)}
-
-
-def _kernels(weights: np.ndarray, colours: bool) -> dict[str, Any]:
-    """``weights`` (C, inputs, k, k) in 8 bits, 128 is 0, 255 ``largest``: a row of tiles for each channel.
-
-    With ``colours`` the three inputs are red, green and blue of one tile.
-    """
-    largest = float(np.abs(weights).max())
-    levels = np.rint(128 + weights * (127 / largest if largest else 0)).astype(np.uint8)
-    rows = [kernel.transpose(1, 2, 0) if colours else _row(kernel) for kernel in levels]
-    return {
-        "png": _png(np.concatenate(rows)),
-        "largest": round(largest, 4),
-        "inputs": weights.shape[1],
-        "size": weights.shape[2],
-    }
+def _floats(values: Tensor) -> str:
+    """``values`` as little-endian float32 in base64."""
+    return base64.b64encode(values.detach().numpy().astype("<f4").tobytes()).decode()
 
 
 def _lookup(name: str) -> str:

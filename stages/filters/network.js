@@ -1,0 +1,183 @@
+"use strict";
+/**
+ * A CNN in evaluation mode, forwards and backwards: the formulas of docs/theory.md, theory a.
+ *
+ * A picture or an activation is a Float32Array (channels, side, side), channel by channel and row by row. A layer
+ * is what `explorer.py` writes of it, with its numbers decoded.
+ */
+
+/** Little-endian float32 numbers in base64. */
+function floats(text) {
+  return new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+}
+
+/** The layers as they stand in the page, their numbers decoded. */
+function decodeLayers(layers) {
+  const decoded = ["weight", "bias", "scale", "shift"];
+  return layers.map((layer) =>
+    Object.fromEntries(Object.entries(layer).map(([key, value]) => [key, decoded.includes(key) ? floats(value) : value])));
+}
+
+/** Pixels (32, 32, 3) from 0 to 255, normalized as in training; the hidden ones are 0, the training mean. */
+function normalize(rgb, mean, std, hidden = null) {
+  const count = rgb.length / 3;
+  const picture = new Float32Array(rgb.length);
+  for (let pixel = 0; pixel < count; pixel++) {
+    for (let colour = 0; colour < 3 && !(hidden && hidden[pixel]); colour++) {
+      picture[colour * count + pixel] = (rgb[3 * pixel + colour] / 255 - mean[colour]) / std[colour];
+    }
+  }
+  return picture;
+}
+
+/** Calls `use(output, input, weight index, first row, last row, first column, last column)` for each weight. */
+function eachWeight(layer, use) {
+  const { inputs, outputs, kernel, pad, input, side } = layer;
+  for (let out = 0; out < outputs; out++) {
+    for (let channel = 0; channel < inputs; channel++) {
+      for (let y = 0; y < kernel; y++) {
+        for (let x = 0; x < kernel; x++) {
+          // the units for which the pixel under this weight lies inside of the image
+          const top = Math.max(0, pad - y), bottom = Math.min(side, input + pad - y);
+          const left = Math.max(0, pad - x), right = Math.min(side, input + pad - x);
+          use(out, channel, ((out * inputs + channel) * kernel + y) * kernel + x, y - pad, x - pad, top, bottom, left, right);
+        }
+      }
+    }
+  }
+}
+
+function convolve(layer, from) {
+  const { outputs, input, side, weight, bias } = layer;
+  const to = new Float32Array(outputs * side * side);
+  for (let out = 0; bias && out < outputs; out++) to.fill(bias[out], out * side * side, (out + 1) * side * side);
+  eachWeight(layer, (out, channel, index, y, x, top, bottom, left, right) => {
+    const w = weight[index];
+    for (let row = top; row < bottom; row++) {
+      const at = (out * side + row) * side;
+      const source = (channel * input + row + y) * input + x;
+      for (let column = left; column < right; column++) to[at + column] += w * from[source + column];
+    }
+  });
+  return to;
+}
+
+/** Theory a.1 for the input in place of the kernel: each unit gives its gradient to the pixels that it has read. */
+function convolveBack(layer, gradient) {
+  const { inputs, input, side, weight } = layer;
+  const back = new Float32Array(inputs * input * input);
+  eachWeight(layer, (out, channel, index, y, x, top, bottom, left, right) => {
+    const w = weight[index];
+    for (let row = top; row < bottom; row++) {
+      const at = (out * side + row) * side;
+      const target = (channel * input + row + y) * input + x;
+      for (let column = left; column < right; column++) back[target + column] += w * gradient[at + column];
+    }
+  });
+  return back;
+}
+
+/** Where the largest pixel of each window of 2 x 2 stands; of equal ones the first in reading order. */
+function largest({ channels, input, side }, from) {
+  const places = new Int32Array(channels * side * side);
+  for (let unit = 0; unit < places.length; unit++) {
+    const channel = Math.floor(unit / (side * side)), row = Math.floor(unit / side) % side, column = unit % side;
+    const first = (channel * input + 2 * row) * input + 2 * column;
+    let best = first;
+    for (const place of [first + 1, first + input, first + input + 1]) if (from[place] > from[best]) best = place;
+    places[unit] = best;
+  }
+  return places;
+}
+
+const FORWARD = {
+  conv: convolve,
+  norm: ({ scale, shift }, from) => {
+    const size = from.length / scale.length;
+    return from.map((value, unit) => value * scale[Math.floor(unit / size)] + shift[Math.floor(unit / size)]);
+  },
+  relu: (_, from) => from.map((value) => Math.max(0, value)),
+  pool: (layer, from) => Float32Array.from(largest(layer, from), (place) => from[place]),
+  dense: ({ weight, bias }, from) =>
+    bias.map((value, out) => from.reduce((sum, activation, unit) => sum + activation * weight[out * from.length + unit], value)),
+};
+
+const BACKWARD = {
+  conv: (layer, gradient) => convolveBack(layer, gradient),
+  norm: ({ scale }, gradient) => {
+    const size = gradient.length / scale.length;
+    return gradient.map((value, unit) => value * scale[Math.floor(unit / size)]);
+  },
+  relu: (_, gradient, from, to) => gradient.map((value, unit) => (to[unit] > 0 ? value : 0)),
+  pool: (layer, gradient, from) => {
+    const back = new Float32Array(from.length);
+    largest(layer, from).forEach((place, unit) => { back[place] += gradient[unit]; });
+    return back;
+  },
+  dense: ({ weight }, gradient, from) =>
+    from.map((_, unit) => gradient.reduce((sum, value, out) => sum + value * weight[out * from.length + unit], 0)),
+};
+
+/**
+ * What each layer gives for `picture`, the logits last. `off` holds the channels that are switched off, by the number
+ * of their convolution: their activations are 0.
+ */
+function forward(layers, picture, off = []) {
+  const outputs = [];
+  let current = picture, convolution = -1;
+  for (const layer of layers) {
+    current = FORWARD[layer.kind](layer, current);
+    if (layer.kind === "conv") convolution++;
+    if (layer.kind === "relu" && layer.name !== "logits_relu") {
+      const size = layer.side * layer.side;
+      for (const channel of off[convolution] || []) current.fill(0, channel * size, (channel + 1) * size);
+    }
+    outputs.push(current);
+  }
+  return outputs;
+}
+
+/** The gradient of logit `number` with respect to `picture`, of which `outputs` are what `forward` gave. */
+function backward(layers, picture, outputs, number) {
+  let gradient = new Float32Array(outputs.at(-1).length);
+  gradient[number] = 1;
+  for (let at = layers.length - 1; at >= 0; at--) {
+    gradient = BACKWARD[layers[at].kind](layers[at], gradient, at ? outputs[at - 1] : picture, outputs[at]);
+  }
+  return gradient;
+}
+
+function softmax(logits) {
+  const most = Math.max(...logits);
+  const powers = Array.from(logits, (logit) => Math.exp(logit - most));
+  const sum = powers.reduce((a, b) => a + b);
+  return powers.map((power) => power / sum);
+}
+
+/**
+ * The mean drop of logit `number` over the windows of 8 x 8 pixels that hide a pixel (32, 32), as in evidence.py. Between
+ * two windows it lets the page go on, and stops where `current` says that nobody waits for it any more.
+ */
+async function occlusion(layers, picture, number, off, current) {
+  const side = 32, size = side * side;
+  const evidence = new Float32Array(size), times = new Float32Array(size);
+  const whole = forward(layers, picture, off).at(-1)[number];
+  for (let top = -4; top < side; top += 4) {
+    for (let left = -4; left < side; left += 4) {
+      await new Promise((resume) => setTimeout(resume));
+      if (!current()) return null;
+      const hidden = picture.slice();
+      const pixels = [];
+      for (let row = Math.max(0, top); row < Math.min(side, top + 8); row++) {
+        for (let column = Math.max(0, left); column < Math.min(side, left + 8); column++) pixels.push(row * side + column);
+      }
+      for (const pixel of pixels) hidden[pixel] = hidden[size + pixel] = hidden[2 * size + pixel] = 0;
+      const drop = whole - forward(layers, hidden, off).at(-1)[number];
+      for (const pixel of pixels) {
+        evidence[pixel] += drop;
+        times[pixel] += 1;
+      }
+    }
+  }
+  return evidence.map((sum, pixel) => sum / times[pixel]);
+}
