@@ -31,7 +31,7 @@ TAIL = "</script>\n</head>\n<body>\n{plot_divs}\n</body>\n</html>\n"
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("revisions", nargs="*", help="commits, tags, experiments; none: the workspace alone")
     print(f"charts: {draw(Path(), parser.parse_args().revisions)}")
@@ -67,10 +67,12 @@ def specification(
 ) -> dict[str, Any]:
     """The chart of ``template`` in Vega-Lite, filled as DVC fills it, for a picture that nobody can click on.
 
-    ``rows`` have ``rev``, ``filename`` (``metrics/<model>.json``), ``x`` and ``y``; ``size`` is the width and
-    height of a single view in pixels. Where there is one revision only, no legend names it.
+    ``rows`` have ``rev``, ``filename`` (``metrics/<model>.json``), ``x``, ``y`` and, where it is not ``y``,
+    ``field``; ``size`` is the width and height of each view in pixels. Where there is one revision only, no
+    legend names it.
     """
-    sources = [{"filename": name, "field": y} for name in dict.fromkeys(row["filename"] for row in rows)]
+    names = dict.fromkeys((row["filename"], row.get("field", y)) for row in rows)
+    sources = [{"filename": name, "field": field} for name, field in names]
     chart: dict[str, Any] = VegaRenderer(
         rows,
         title,
@@ -81,9 +83,11 @@ def specification(
         y_label=y.replace("_", " "),
         anchors_y_definitions=sources,  # without them, DVC drops the names of the files
     ).get_filled_template()
-    chart |= {"title": title, "width": size[0], "height": size[1]}
+    view = chart.get("spec", chart)  # of a chart with several views
+    chart["title"] = title
+    view |= {"width": size[0], "height": size[1]}
     if len({row["rev"] for row in rows}) == 1:
-        del chart["layer"][0]["encoding"]["strokeDash"]
+        del view["layer"][0]["encoding"]["strokeDash"]
     return chart
 
 

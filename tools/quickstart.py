@@ -27,7 +27,7 @@ REDUCED: Mapping[str, Mapping[str, Any]] = {
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    argparse.ArgumentParser(allow_abbrev=False, description=__doc__).parse_args()
     prepare(COPY, REDUCED)
     if status := dvc(COPY, "repro"):
         sys.exit(status)

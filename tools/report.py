@@ -1,4 +1,4 @@
-"""Write the generated parts of README and docs: tables of results and parameters, and one picture."""
+"""Write the generated parts of README and docs: tables, pictures, the page to explore, the machine."""
 
 import argparse
 import json
@@ -13,15 +13,21 @@ from stages.common.files import write_bytes
 from stages.params import Params, load_all
 from sweeps import results
 from tools import picture
+from tools.classes import Predictions, calibration_table, change_table, class_table, pair_table
+from tools.machine import COMMITTED, newly_trained
+from tools.metrics import require_finished
 from tools.models import MODELS, parameter_counts
 from tools.tables import evidence_table, filter_table, parameter_table, results_table
 
 METRICS = Path("metrics")
-CHART = Path("docs/accuracy.png")
+TURNED = Path("docs/turned.png")
+EXPLORER = Path("explorer/filters.html"), Path("docs/explorer.html")  # the stage's, and the committed one
 # the sections that a page must have; it may have others, such as those of the sweeps
 PAGES = {
     Path("README.md"): {"results"},
-    Path("docs/findings.md"): {"results", "evidence", "filters"},
+    Path("docs/findings.md"): {
+        *("results", "classes", "pairs", "changes", "calibration", "evidence", "filters"),
+    },
     Path("docs/parameters.md"): {"parameters"},
     Path("docs/performance.md"): set[str](),
 }
@@ -30,24 +36,32 @@ SECTION = re.compile(rf"<!-- {NAME} -->.*?<!-- /\1 -->", re.DOTALL)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 if something is stale")
     check = parser.parse_args().check
 
     metrics = read_metrics(METRICS)
-    contents = sections(metrics, load_all())
+    predictions = {model: read_json(METRICS / "predictions" / f"{model}.json") for model in MODELS}
+    contents = sections(metrics, predictions, load_all())
     before = {page: page.read_text(encoding="utf-8") for page in PAGES}
     after = {page: fill(text, contents, page) for page, text in before.items()}
-    chart = picture.accuracy_chart(metrics)
+    charts = picture.charts(metrics, predictions)
+    charts[TURNED] = picture.disagreements(predictions, "cnn", "regularized")
+    if EXPLORER[0].exists():
+        after[EXPLORER[1]] = EXPLORER[0].read_text(encoding="utf-8")
+        before[EXPLORER[1]] = EXPLORER[1].read_text(encoding="utf-8") if EXPLORER[1].exists() else ""
+    if machines := newly_trained(MODELS):
+        after[COMMITTED], before[COMMITTED] = machines, ""
 
-    stale = [page for page in PAGES if after[page] != before[page]]
-    if not picture.is_drawn_from(chart, CHART):
-        stale.append(CHART)
+    stale = [page for page in after if after[page] != before[page]]
+    stale += [path for path, chart in charts.items() if not picture.is_drawn_from(chart, path)]
     if check and stale:
         sys.exit(f"stale: {' and '.join(map(str, stale))}: run 'make readme'")
     for path in stale:
-        if path == CHART:
-            picture.draw(chart, CHART)
+        if path == TURNED:
+            picture.draw_disagreements(charts[path], path)
+        elif path in charts:
+            picture.draw(charts[path], path)
         else:
             write_bytes(path, after[path].encode())
     print(f"written: {', '.join(map(str, stale))}" if stale else "nothing to write")
@@ -57,9 +71,14 @@ def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
     """The metrics of each model.
 
     Raises:
-        UserError: a model has none.
+        UserError: a model has none, or those of a training that has not ended.
     """
-    return {model: read_json(folder / f"{model}.json") for model in MODELS}
+    metrics = {}
+    for model in MODELS:
+        path = folder / f"{model}.json"
+        metrics[model] = read_json(path)
+        require_finished(metrics[model], str(path))
+    return metrics
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -75,7 +94,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def sections(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> dict[str, str]:
+def sections(
+    metrics: Mapping[str, Mapping[str, Any]], predictions: Predictions, params: Params
+) -> dict[str, str]:
     """All generated sections, by name.
 
     Raises:
@@ -85,6 +106,10 @@ def sections(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> dict[s
     note = archive_note(read_json(METRICS / "download.json")["archive_md5"][0], params.data.md5)
     return {
         "results": f"{results_table(metrics, parameter_counts())}\n\n{note}".rstrip(),
+        "classes": class_table(predictions),
+        "pairs": pair_table(predictions),
+        "changes": change_table(predictions, "cnn", ("augmented", "regularized")),
+        "calibration": calibration_table(predictions),
         "evidence": evidence_table(filters),
         "filters": filter_table(filters),
         "parameters": parameter_table(params),

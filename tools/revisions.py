@@ -10,6 +10,7 @@ import subprocess
 
 from stages.common.errors import UserError, run
 from tools.charts import DVC
+from tools.git import commit_of, show
 from tools.models import MODELS
 
 COLOURS = {"grey": "#8c959f", "blue": "#0969da"}  # visible on white and on black
@@ -18,7 +19,7 @@ METRIC = "test_accuracy"
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("base", help="the revision to compare with, such as origin/main")
     parser.add_argument("head", nargs="?", default="HEAD", help="the revision to look at (default: HEAD)")
@@ -69,14 +70,10 @@ def histories(revision: str) -> dict[str, list[float]]:
     Raises:
         UserError: there is no Git here, or it does not know ``revision``.
     """
-    commit = _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
-    if commit.returncode:  # quiet is Git about an unknown revision alone
-        reason = " ".join(commit.stderr.split()) or "fetch it, or ask for another"
-        raise UserError(f"'{revision}' is no revision that Git knows here: {reason}")
-    # ./ because the project may be a folder of a larger repository
-    results = {model: _git("show", f"{commit.stdout.strip()}:./metrics/{model}.json") for model in MODELS}
+    commit = commit_of(revision)
+    results = {model: show(commit, f"metrics/{model}.json") for model in MODELS}
     return {
-        model: [epoch[METRIC] for epoch in json.loads(result.stdout or "{}").get("history", [])]
+        model: [epoch[METRIC] for epoch in json.loads(result or "{}").get("history", [])]
         for model, result in results.items()
     }
 
@@ -113,14 +110,6 @@ def repeating(ref: str) -> str:
 ```sh
 git fetch origin {ref} && git switch --detach FETCH_HEAD && make quickstart TORCH=cpu
 ```"""
-
-
-def _git(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run Git; raises `UserError` where it is not installed."""
-    try:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise UserError("git is not installed, and nothing else knows revisions: install it") from None
 
 
 if __name__ == "__main__":

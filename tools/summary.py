@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    argparse.ArgumentParser(allow_abbrev=False, description=__doc__).parse_args()
     print(
         "Output of each layer for one image, without the batch; receptive fields in pixels, padding included."
     )

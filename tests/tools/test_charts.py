@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import vl_convert
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -201,28 +200,6 @@ def test_a_picture_of_one_revision_has_no_legend_of_revisions() -> None:
 def page(project: Path) -> Path:
     """The page of five revisions."""
     return draw(project, list(REVISIONS[:5]))
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    """A browser that reaches no other machine."""
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("needs a browser: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for option in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--window-size=1300,1300",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(option)
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    yield chrome
-    chrome.quit()
 
 
 def shown(browser: webdriver.Chrome, page: Path) -> set[str]:

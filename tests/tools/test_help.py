@@ -25,7 +25,7 @@ def test_it_answers_help_and_refuses_what_it_does_not_know(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main = import_module(name).main
-    for word, status, where in (("--help", 0, 0), ("--misspelt", 2, 1)):
+    for word, status, where in (("--help", 0, 0), ("--misspelt", 2, 1), ("--hel", 2, 1)):
         monkeypatch.setattr(sys, "argv", [name, word])
         with pytest.raises(SystemExit) as ended:
             main()

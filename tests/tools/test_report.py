@@ -11,7 +11,7 @@ from stages.common.errors import UserError
 from stages.common.params import load
 from stages.data.params import Data
 from sweeps.results import RESULTS
-from tests.tools.support import FILTERS, result, write_results
+from tests.tools.support import FILTERS, predictions, result, write_results
 from tools import report
 from tools.models import MODELS
 
@@ -71,11 +71,31 @@ def test_generating_fills_the_sections_and_nothing_else(
     assert Path("README.md").read_text() == text
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_training_that_has_not_ended_is_refused_by_name(
+    model: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    path = project / f"metrics/{model}.json"
+    content = json.loads(path.read_text())
+    del content["train_accuracy"]
+    before[path] = json.dumps(content).encode()
+    path.write_bytes(before[path])
+    with pytest.raises(UserError, match=rf"^metrics/{model}.json is of a training that has not ended, after"):
+        run(monkeypatch)
+    assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize(
     ("name", "values", "stale"),
     [
         ("cnn", {"test_loss": 1.0}, "README.md and docs/findings.md"),
-        ("cnn", {"history": [{"epoch": 1, "test_accuracy": 0.1}]}, "docs/accuracy.png"),
+        ("cnn", {"history": result(0.6, 3)["history"]}, "docs/accuracy.png and docs/losses.png"),
+        (
+            "predictions/cnn",
+            predictions(0.7),
+            "docs/findings.md and docs/classes.png and docs/calibration.png and docs/turned.png",
+        ),
         ("cnn", result(0.9), "README.md and docs/findings.md and docs/accuracy.png"),
         ("filters", {"evidence": FILTERS["evidence"] | {"drop_top_fifth": 1.0}}, "docs/findings.md"),
     ],
@@ -139,7 +159,7 @@ def test_a_sweep_is_shown_where_a_page_has_a_place_for_it(
         ),
         (
             "<!-- results --><!-- /results --><!-- sweep sedes --><!-- /sweep sedes -->",
-            "README.md has <!-- sweep sedes -->, but must have one of what is generated: evidence, filters, ",
+            "README.md has <!-- sweep sedes -->, but must have one of what is generated: calibration, ",
         ),
     ],
 )
@@ -163,6 +183,19 @@ def test_a_model_without_metrics_is_named(project: Path, monkeypatch: pytest.Mon
         run(monkeypatch, "--check")
 
 
+def test_the_page_to_explore_is_kept_in_step(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch)
+    assert not Path("docs/explorer.html").exists()  # in a clone, the stage's page is not there
+    Path("explorer").mkdir()
+    for content in ("one", "two"):
+        Path("explorer/filters.html").write_text(content)
+        with pytest.raises(SystemExit, match=r"^stale: docs/explorer\.html: "):
+            run(monkeypatch, "--check")
+        run(monkeypatch)
+        assert Path("docs/explorer.html").read_text() == content
+        run(monkeypatch, "--check")
+
+
 def test_a_missing_picture_is_stale(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(monkeypatch)
     Path("docs/accuracy.png").unlink()
@@ -181,6 +214,21 @@ def test_the_picture_shows_a_curve_for_each_model(project: Path, monkeypatch: py
     # the curves end at 0.5, 0.6, 0.7 and 0.8
     assert len(highest) == len(MODELS)
     assert highest == sorted(highest, reverse=True)
+
+
+def test_the_losses_are_shown_in_two_views(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch)
+    chart = json.loads(Path(".dvc/plots/losses.json").read_text())
+    colours = chart["spec"]["encoding"]["color"]["scale"]["range"][: len(MODELS)]
+    with Image.open("docs/losses.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    # all training losses fall from 2 to 1, all test losses stay at 1.25: of the curves the last drawn is seen
+    drawn = (pixels == list(bytes.fromhex(colours[-1][1:]))).all(-1)[100:]
+    begin = np.nonzero(drawn.any(0))[0][0]
+    views = drawn[:, begin : begin + 600], drawn[:, begin + 800 : begin + 1500]
+    falling, level = (np.ptp(np.nonzero(view.any(1))[0]) for view in views)
+    assert falling > 300
+    assert level < 10
 
 
 def test_results_are_marked_where_the_images_are_not_the_official_ones() -> None:
