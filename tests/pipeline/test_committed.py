@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from stages.common.snapshot import md5_of
 from tests.project import ROOT, command, dvc, tracked_files
 
 
@@ -99,6 +100,13 @@ def test_a_stage_that_was_never_run_is_told(clone: Path) -> None:
     del lock["stages"]["train_baseline"]
     (clone / "dvc.lock").write_text(yaml.safe_dump(lock))
     assert "train_baseline" in stale_stages(clone)
+
+
+def test_the_page_in_the_docs_is_that_of_the_committed_run() -> None:
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]["visualize_filters"]["outs"]
+    (page,) = [output for output in lock if output["path"] == "explorer/filters.html"]
+    assert md5_of(ROOT / "docs/explorer.html") == page["md5"]
+    assert page["size"] <= 3_000_000
 
 
 def test_the_readme_and_the_findings_fit_the_metrics() -> None:
