@@ -194,7 +194,9 @@ def transformations(text: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--keras", metavar="PYTHON", help="a Python that has Keras and TensorFlow")
     parser.add_argument(
         "--extra",

@@ -27,8 +27,8 @@ NETWORK = CNN([[32, 32], [64, 64]])
 
 
 def section(part: str) -> str:
-    """The text below the heading ``### part``."""
-    return PAGE.split(f"\n### {part} ")[1].split("\n## ")[0].split("\n### ")[0]
+    """The text below the heading ``### Theory part: …``."""
+    return PAGE.split(f"\n### Theory {part}: ")[1].split("\n## ")[0].split("\n### ")[0]
 
 
 def example(part: str) -> dict[str, NDArray[np.float64]]:
