@@ -26,7 +26,7 @@ def class_accuracies(predictions: Predictions) -> pd.DataFrame:
             for model, frame in answers.items()
         }
     )
-    return table.sort_values(table.columns[-1]).rename_axis("class")
+    return table.sort_values(table.columns[-1], kind="stable").rename_axis("class")
 
 
 def pair_table(predictions: Predictions) -> str:
@@ -64,7 +64,7 @@ def change_table(predictions: Predictions, before: str, after: Sequence[str]) ->
                 "turned right": better,
                 "turned wrong": worse,
                 "wrong in both": (~right[model] & ~right[before]).sum(),
-                "p": f"{p:.2g}" if p >= 1e-16 else "below 1e-16",
+                "p": f"{p:.1g}",
             }
         )
     return str(pd.DataFrame(rows).to_markdown(index=False, intfmt=",", disable_numparse=[0, 5]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from stages.common.dataset import Data, Split, load_data
@@ -46,7 +46,7 @@ def read_picture(path: Path) -> Tensor:
             upright = ImageOps.exif_transpose(picture).convert("RGBA")
     except FileNotFoundError:
         raise UserError(f"{path} is missing: name the file of a picture") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
+    except (Image.DecompressionBombError, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a picture: {' '.join(str(error).split())}") from None
     white = Image.new("RGBA", upright.size, "white")
     square = ImageOps.fit(Image.alpha_composite(white, upright).convert("RGB"), (IMAGE_SIZE, IMAGE_SIZE))

@@ -16,11 +16,11 @@ def machine(model: str) -> dict[str, Any] | None:
     train it here.
     """
     try:
-        record: dict[str, Any] = json.loads(Path(f"runs/{model}.json").read_text(encoding="utf-8"))
-        trained = hashlib.sha256(Path(f"models/{model}.safetensors").read_bytes()).hexdigest()
-    except FileNotFoundError:
+        record = json.loads(Path(f"runs/{model}.json").read_text(encoding="utf-8"))
+        trained = _sha256(Path(f"models/{model}.safetensors"))
+    except (FileNotFoundError, ValueError):
         return None
-    if record.get("model_sha256") != trained:
+    if not isinstance(record, dict) or record.get("model_sha256") != trained:
         return None
     return {key: value for key, value in record.items() if key not in ("reason", "epochs")}
 
@@ -33,15 +33,21 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[s
 
 
 def newly_trained(models: Iterable[str]) -> str | None:
-    """The content of `COMMITTED` for the ``models`` here.
+    """The content of `COMMITTED` for the ``models`` here; None where nothing in it changes.
 
-    None where it has these very models, or not all of them were trained here.
+    A model that is not here, or is the one that it knows, keeps its entry. One that was restored from
+    elsewhere has none.
     """
     before = json.loads(COMMITTED.read_text(encoding="utf-8")) if COMMITTED.exists() else {}
-    now = {model: machine(model) for model in models}
-    if not all(now.values()) or all(
-        record and record["model_sha256"] == before.get(model, {}).get("model_sha256")
-        for model, record in now.items()
-    ):
-        return None
-    return json.dumps(now, indent=2) + "\n"
+    now = {}
+    for model in models:
+        path, entry = Path(f"models/{model}.safetensors"), before.get(model)
+        if path.exists() and (entry is None or entry["model_sha256"] != _sha256(path)):
+            entry = machine(model)
+        if entry:
+            now[model] = entry
+    return None if now == before else json.dumps(now, indent=2) + "\n"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

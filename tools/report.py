@@ -1,7 +1,6 @@
 """Write the generated parts of README and docs: tables, pictures, the page to explore, the machine."""
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from sweeps import results
 from tools import picture
 from tools.classes import Predictions, calibration_table, change_table, class_table, pair_table
 from tools.machine import COMMITTED, newly_trained
-from tools.metrics import require_finished
+from tools.metrics import read_json, require_finished
 from tools.models import MODELS, parameter_counts
 from tools.tables import evidence_table, filter_table, parameter_table, results_table
 
@@ -42,6 +41,8 @@ def main() -> None:
 
     metrics = read_metrics(METRICS)
     predictions = {model: read_json(METRICS / "predictions" / f"{model}.json") for model in MODELS}
+    if any(answers["actual"] != predictions[MODELS[0]]["actual"] for answers in predictions.values()):
+        raise UserError(f"{METRICS}/predictions are not all of the same test images: run 'dvc repro'")
     contents = sections(metrics, predictions, load_all())
     before = {page: page.read_text(encoding="utf-8") for page in PAGES}
     after = {page: fill(text, contents, page) for page, text in before.items()}
@@ -79,19 +80,6 @@ def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
         metrics[model] = read_json(path)
         require_finished(metrics[model], str(path))
     return metrics
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a metrics file.
-
-    Raises:
-        UserError: it is missing.
-    """
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run 'dvc repro' first") from None
-    return content
 
 
 def sections(

@@ -5,7 +5,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,15 @@ from stages.common.snapshot import md5_of
 from sweeps import results
 from tools.git import commit_of, git, show
 from tools.machine import COMMITTED, differences, machine
-from tools.metrics import require_finished
+from tools.metrics import read_json, require_finished
 from tools.models import MODELS
 
 SEEDS = results.RESULTS / "seeds.json"
-LIMIT = 3.0  # deviations; they are known from few seeds, and so not well
+LIMIT = 3.0  # deviations; they are known from few seeds: of 60 reruns about one lies further off by chance
 # from the best to the worst
-SAME, CHANCE, ABSENT, OTHER = "same bytes", "same within what another seed does", "not here", "different"
-VERDICTS = (SAME, CHANCE, ABSENT, OTHER)
+SAME, CHANCE = "same bytes", "same within what another seed does"
+ABSENT, UNKNOWN, OTHER = "not here", "not committed", "different"
+VERDICTS = (SAME, CHANCE, ABSENT, UNKNOWN, OTHER)
 
 
 def main() -> None:
@@ -32,13 +33,14 @@ def main() -> None:
     parser.add_argument(
         "revision", nargs="?", default="HEAD", help="the commit to compare with (default: HEAD)"
     )
-    revision = parser.parse_args().revision
-    commit = commit_of(revision)
-    rows = pd.DataFrame([compare(model, commit) for model in MODELS])
+    commit = commit_of(parser.parse_args().revision)
+    deviation = deviation_between_seeds(commit)
+    rows = pd.DataFrame([compare(model, commit, deviation) for model in MODELS])
     shown = rows.astype(object).where(rows.notna(), None)
     print(shown.to_markdown(index=False, floatfmt=("", ".4f", ".4f", "+.4f", ".1f", ""), missingval=""))
-    if (rows["verdict"] != SAME).any():
-        print("", *other_inputs(commit), *other_machines(commit), sep="\n")
+    others = list(rows["model"][rows["verdict"].isin([CHANCE, OTHER])])
+    if others:
+        print("", *other_inputs(commit), *other_machines(others, commit), sep="\n")
     worst = max(rows["verdict"], key=VERDICTS.index)
     which = "" if worst == SAME else f": {', '.join(rows['model'][rows['verdict'] == worst])}"
     remedy = " (run 'dvc repro' first)" if worst == ABSENT else ""
@@ -46,46 +48,51 @@ def main() -> None:
     sys.exit(VERDICTS.index(worst) > VERDICTS.index(CHANCE))
 
 
-def compare(model: str, commit: str) -> dict[str, Any]:
+def compare(model: str, commit: str, deviation: float) -> dict[str, Any]:
     """The row of ``model``: its test accuracy at ``commit`` and here, and what is to be thought of them.
 
-    ``deviations`` is the difference in standard deviations of the difference between two seeds.
+    ``deviations`` is their difference in units of ``deviation``, that of the difference between two seeds.
 
     Raises:
-        UserError: it was not recorded at ``commit``, or its training here has not ended.
+        UserError: its training here has not ended.
     """
-    outputs = recorded(commit, f"train_{model}")
-    path = Path(f"metrics/{model}.json")
-    there = json.loads(show(commit, str(path)) or "{}").get("test_accuracy", math.nan)
-    row = {"model": model, "committed": there, "here": None, "difference": None, "deviations": None}
+    row = {"model": model, "committed": None, "here": None, "difference": None, "deviations": None}
+    path, outputs = Path(f"metrics/{model}.json"), recorded(commit, f"train_{model}")
+    committed = show(commit, path.as_posix())
+    if not outputs or committed is None:
+        return row | {"verdict": UNKNOWN}
+    row["committed"] = there = json.loads(committed)["test_accuracy"]
     if not all(Path(output).exists() for output in outputs):
         return row | {"verdict": ABSENT}
-    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics = read_json(path)
     require_finished(metrics, str(path))
     row["here"] = here = metrics["test_accuracy"]
     if all(md5_of(Path(output)) == md5 for output, md5 in outputs.items()):
         return row | {"verdict": SAME}
     row["difference"] = here - there
-    row["deviations"] = deviations = abs(here - there) / deviation_between_seeds(model)
+    row["deviations"] = deviations = abs(here - there) / deviation
     return row | {"verdict": CHANCE if deviations <= LIMIT else OTHER}
 
 
 def recorded(commit: str, stage: str) -> dict[str, str]:
-    """The MD5 of each output of ``stage``, as ``dvc.lock`` has them at ``commit``.
+    """The MD5 of each output of ``stage`` as ``dvc.lock`` has them at ``commit``; none where it has not."""
+    stages = (yaml.safe_load(show(commit, "dvc.lock") or "") or {}).get("stages", {})
+    return {output["path"]: output["md5"] for output in stages.get(stage, {}).get("outs", [])}
+
+
+def deviation_between_seeds(commit: str) -> float:
+    """Standard deviation of the difference of two seeds' test accuracies, by the seeds that ``commit`` has.
+
+    One for all models, since it is better known from all of them than from the few seeds of each.
 
     Raises:
-        UserError: it has none.
+        UserError: the commit has no such results.
     """
-    stages = (yaml.safe_load(show(commit, "dvc.lock") or "") or {}).get("stages", {})
-    if stage not in stages:
-        raise UserError(f"dvc.lock at {commit[:10]} does not have {stage}: compare with another commit")
-    return {output["path"]: output["md5"] for output in stages[stage]["outs"]}
-
-
-def deviation_between_seeds(model: str) -> float:
-    """Standard deviation of the difference of the test accuracies of two seeds; NaN where it is not known."""
-    rows = results.summary(results.load(SEEDS)).set_index("model")["deviation"]
-    return float(rows.get(model, math.nan)) * math.sqrt(2)
+    content = show(commit, SEEDS.as_posix())
+    if content is None:
+        raise UserError(f"{SEEDS} is missing at {commit[:10]}, and with it what another seed does")
+    deviations = results.summary(json.loads(content))["deviation"]
+    return math.sqrt(2 * float((deviations**2).mean()))
 
 
 def other_inputs(commit: str) -> Iterator[str]:
@@ -100,19 +107,19 @@ def other_inputs(commit: str) -> Iterator[str]:
             yield f"other images: {output}"
 
 
-def other_machines(commit: str) -> Iterator[str]:
-    """Lines on what differs between the machines that trained the models at ``commit`` and here."""
-    there: Mapping[str, Any] = json.loads(show(commit, str(COMMITTED)) or "{}")
+def other_machines(models: Iterable[str], commit: str) -> Iterator[str]:
+    """Lines on what differs between the machines that trained ``models`` at ``commit`` and here."""
+    there: Mapping[str, Any] = json.loads(show(commit, COMMITTED.as_posix()) or "{}")
     found = defaultdict(list)
-    for model in MODELS:
+    for model in models:
         here = machine(model)
         if model not in there or here is None:
             where = f"at {commit[:10]}" if model not in there else "here (DVC restored the model)"
             found[f"its machine is not known {where}"].append(model)
         else:
             found["; ".join(differences(there[model], here)) or "the same machine"].append(model)
-    for line, models in found.items():
-        yield f"{', '.join(models)}: {line}"
+    for line, names in found.items():
+        yield f"{', '.join(names)}: {line}"
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def test_math_is_written_so_that_github_renders_it() -> None:
             r"\\(operatorname|newcommand|def|mbox|phantom|require|href|class|style)\b", formula
         )
         assert formula.count("{") == formula.count("}")
-        assert (
-            re.findall(r"\\begin\{(\w+)\}", formula).sort() == re.findall(r"\\end\{(\w+)\}", formula).sort()
+        assert sorted(re.findall(r"\\begin\{(\w+)\}", formula)) == sorted(
+            re.findall(r"\\end\{(\w+)\}", formula)
         )
         assert "\n\n" not in formula
