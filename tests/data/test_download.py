@@ -243,15 +243,16 @@ def test_full_disk_under_the_cache(tmp_path: Path, archive: Path) -> None:
         error = assert_one_line(ended, tmp_path)
         assert f"{server.url}: the archive could not be kept in '{tmp_path}/cache/" in error
         assert "(File too large)" in error
-        kept = (tmp_path / "cache").rglob("*")
-        assert [path.suffix for path in kept if path.is_file()] == [".lock"]
+        kept = {path.suffix: path for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+        assert kept.keys() == {".lock", ".part", ".json"}  # for the next run, which asks for the rest
+        assert kept[".part"].read_bytes() == content[:500_000]
         assert run_stage(tmp_path).returncode == 0
 
 
 @pytest.mark.slow
 def test_bad_parameters_before_any_work(tmp_path: Path) -> None:
-    write_params(tmp_path, train_size=True)
+    write_params(tmp_path, train_size="all")
     error = assert_one_line(run_stage(tmp_path, CIFAR10_ARCHIVE="/nowhere"), tmp_path)
     assert error == (
-        "error: params.yaml: data.train_size is true, but must be a whole number from 10 to 50000"
+        "error: params.yaml: data.train_size is 'all', but must be a whole number from 10 to 50000"
     )
