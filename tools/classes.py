@@ -12,6 +12,12 @@ PAIRS = 8
 BINS = 15
 
 
+def _frame(answers: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """A row for each image: what stands in the file, and whether the answer is ``right``."""
+    frame = pd.DataFrame(dict(answers))
+    return frame.assign(right=frame["actual"] == frame["predicted"])
+
+
 def class_table(predictions: Predictions) -> str:
     """The share of each class's images that each model gets right, the last model's hardest class first."""
     return str(class_accuracies(predictions).to_markdown(floatfmt=".1%"))
@@ -19,12 +25,8 @@ def class_table(predictions: Predictions) -> str:
 
 def class_accuracies(predictions: Predictions) -> pd.DataFrame:
     """Accuracy of each class (rows) and model (columns), sorted by the last model."""
-    answers = {model: pd.DataFrame(dict(answers)) for model, answers in predictions.items()}
     table = pd.DataFrame(
-        {
-            model: (frame["actual"] == frame["predicted"]).groupby(frame["actual"]).mean()
-            for model, frame in answers.items()
-        }
+        {model: _frame(answers).groupby("actual")["right"].mean() for model, answers in predictions.items()}
     )
     return table.sort_values(table.columns[-1], kind="stable").rename_axis("class")
 
@@ -33,8 +35,8 @@ def pair_table(predictions: Predictions) -> str:
     """The pairs that the last model confuses most: images of one class taken for the other, of each model."""
     counts = {}
     for model, answers in predictions.items():
-        frame = pd.DataFrame(dict(answers))
-        wrong = frame[frame["actual"] != frame["predicted"]]
+        frame = _frame(answers)
+        wrong = frame[~frame["right"]]
         counts[model] = (wrong["actual"] + " taken for " + wrong["predicted"]).value_counts()
     table = pd.DataFrame(counts).fillna(0).astype(int)
     last = table.columns[-1]
@@ -49,10 +51,7 @@ def change_table(predictions: Predictions, before: str, after: Sequence[str]) ->
     Where nothing but chance made an image turn, it would turn either way as often: ``p`` is the two-sided
     probability of a difference at least as large (the sign test, of paired answers McNemar's).
     """
-    right = {
-        model: pd.Series(answers["actual"]) == pd.Series(answers["predicted"])
-        for model, answers in predictions.items()
-    }
+    right = {model: _frame(answers)["right"] for model, answers in predictions.items()}
     rows = []
     for model in after:
         better, worse = (right[model] & ~right[before]).sum(), (~right[model] & right[before]).sum()
@@ -72,9 +71,9 @@ def change_table(predictions: Predictions, before: str, after: Sequence[str]) ->
 
 def turned(predictions: Predictions, before: str, after: str, count: int) -> tuple[list[int], list[int]]:
     """The ``count`` images that turned right, and wrong, of which both models were surest: their indices."""
-    first, second = (pd.DataFrame(dict(predictions[model])) for model in (before, after))
+    first, second = (_frame(predictions[model]) for model in (before, after))
     sure = pd.concat([first["confidence"], second["confidence"]], axis=1).min(axis=1)
-    was, is_now = (frame["actual"] == frame["predicted"] for frame in (first, second))
+    was, is_now = first["right"], second["right"]
     better, worse = (
         sure[turn].sort_values(ascending=False, kind="stable") for turn in (~was & is_now, was & ~is_now)
     )
@@ -90,10 +89,8 @@ def sign_test(first: int, second: int) -> float:
 
 def reliability(answers: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     """The answers in `BINS` equal bins of confidence: ``images``, mean ``confidence``, and ``accuracy``."""
-    frame = pd.DataFrame(dict(answers))
-    number = (frame["confidence"] * BINS).astype(int).clip(upper=BINS - 1)
-    right = frame["actual"] == frame["predicted"]
-    groups = frame.assign(right=right).groupby(number)
+    frame = _frame(answers)
+    groups = frame.groupby((frame["confidence"] * BINS).astype(int).clip(upper=BINS - 1))
     return groups.agg(images=("right", "size"), confidence=("confidence", "mean"), accuracy=("right", "mean"))
 
 

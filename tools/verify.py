@@ -20,6 +20,7 @@ from tools.machine import COMMITTED, differences, machine
 from tools.metrics import read_json, require_finished
 from tools.models import MODELS
 
+Lock = Mapping[str, Mapping[str, str]]  # of each stage: each output, and its MD5
 SEEDS = results.RESULTS / "seeds.json"
 LIMIT = 3.0  # deviations; they are known from few seeds: of 60 reruns about one lies further off by chance
 # from the best to the worst
@@ -35,12 +36,13 @@ def main() -> None:
     )
     commit = commit_of(parser.parse_args().revision)
     deviation = deviation_between_seeds(commit)
-    rows = pd.DataFrame([compare(model, commit, deviation) for model in MODELS])
+    lock = recorded(commit)
+    rows = pd.DataFrame([compare(model, commit, lock, deviation) for model in MODELS])
     shown = rows.astype(object).where(rows.notna(), None)
     print(shown.to_markdown(index=False, floatfmt=("", ".4f", ".4f", "+.4f", ".1f", ""), missingval=""))
     others = list(rows["model"][rows["verdict"].isin([CHANCE, OTHER])])
     if others:
-        print("", *other_inputs(commit), *other_machines(others, commit), sep="\n")
+        print("", *other_inputs(commit, lock), *other_machines(others, commit), sep="\n")
     worst = max(rows["verdict"], key=VERDICTS.index)
     which = "" if worst == SAME else f": {', '.join(rows['model'][rows['verdict'] == worst])}"
     remedy = " (run 'dvc repro' first)" if worst == ABSENT else ""
@@ -48,16 +50,17 @@ def main() -> None:
     sys.exit(VERDICTS.index(worst) > VERDICTS.index(CHANCE))
 
 
-def compare(model: str, commit: str, deviation: float) -> dict[str, Any]:
+def compare(model: str, commit: str, lock: Lock, deviation: float) -> dict[str, Any]:
     """The row of ``model``: its test accuracy at ``commit`` and here, and what is to be thought of them.
 
+    ``lock`` is what `recorded` gives of ``commit``.
     ``deviations`` is their difference in units of ``deviation``, that of the difference between two seeds.
 
     Raises:
         UserError: its training here has not ended.
     """
     row = {"model": model, "committed": None, "here": None, "difference": None, "deviations": None}
-    path, outputs = Path(f"metrics/{model}.json"), recorded(commit, f"train_{model}")
+    path, outputs = Path(f"metrics/{model}.json"), lock.get(f"train_{model}")
     committed = show(commit, path.as_posix())
     if not outputs or committed is None:
         return row | {"verdict": UNKNOWN}
@@ -74,10 +77,12 @@ def compare(model: str, commit: str, deviation: float) -> dict[str, Any]:
     return row | {"verdict": CHANCE if deviations <= LIMIT else OTHER}
 
 
-def recorded(commit: str, stage: str) -> dict[str, str]:
-    """The MD5 of each output of ``stage`` as ``dvc.lock`` has them at ``commit``; none where it has not."""
+def recorded(commit: str) -> Lock:
+    """The MD5 of each output of each stage that ``dvc.lock`` has at ``commit``."""
     stages = (yaml.safe_load(show(commit, "dvc.lock") or "") or {}).get("stages", {})
-    return {output["path"]: output["md5"] for output in stages.get(stage, {}).get("outs", [])}
+    return {
+        stage: {output["path"]: output["md5"] for output in entry["outs"]} for stage, entry in stages.items()
+    }
 
 
 def deviation_between_seeds(commit: str) -> float:
@@ -95,14 +100,14 @@ def deviation_between_seeds(commit: str) -> float:
     return math.sqrt(2 * float((deviations**2).mean()))
 
 
-def other_inputs(commit: str) -> Iterator[str]:
+def other_inputs(commit: str, lock: Lock) -> Iterator[str]:
     """Lines on what the models here were made from, where it is not what it was at ``commit``."""
     changed = git(
         "diff", "--name-only", "--relative", commit, "--", "params.yaml", "dvc.yaml", "stages"
     ).stdout
     if changed:
         yield f"changed here: {', '.join(changed.split())}"
-    for output, md5 in recorded(commit, "download").items():
+    for output, md5 in lock.get("download", {}).items():
         if output.startswith("data/") and Path(output).exists() and md5_of(Path(output)) != md5:
             yield f"other images: {output}"
 
