@@ -22,14 +22,18 @@ def frame(content: dict[str, Any]) -> pd.DataFrame:
     """
     rows = []
     for number, (name, entry) in enumerate(content["settings"].items()):
-        changes = ", ".join(f"{key} {_short(value)}" for key, value in entry["changes"].items())
-        setting = changes if content["metric"] == "validation_accuracy" else name.replace("_", " ")
+        setting = changed(entry) if content["metric"] == "validation_accuracy" else name.replace("_", " ")
         for seed, result in entry["seeds"].items():
             for stage in (key for key in result if key != "experiment"):
                 model = stage.removeprefix("train_")
                 place = {"number": number, "setting": setting, "model": model, "seed": int(seed)}
                 rows.append(place | result[stage])
     return pd.DataFrame(rows)
+
+
+def changed(entry: dict[str, Any]) -> str:
+    """What a setting changes, in a line."""
+    return ", ".join(f"{key} {_short(value)}" for key, value in entry["changes"].items())
 
 
 def _short(value: Any) -> str:
@@ -39,6 +43,7 @@ def _short(value: Any) -> str:
 def summary(content: dict[str, Any]) -> pd.DataFrame:
     """A row for each setting and model, in the order of the results; of a search the best first.
 
+    ``number`` is the setting's place in the results.
     ``mean`` is that of the accuracy that the sweep compares, over the seeds, ``deviation`` their sample
     standard deviation, NaN for one seed. ``difference`` is to the model's first row, NaN where there is none;
     ``train`` is the mean train accuracy, ``gap`` what it has above ``mean``.
@@ -53,13 +58,26 @@ def summary(content: dict[str, Any]) -> pd.DataFrame:
     difference = rows["mean"] - rows.groupby("model")["mean"].transform("first")
     rows["difference"] = difference.mask(difference == 0)
     rows["gap"] = rows["train"] - rows["mean"]
-    return rows[["model", "setting", "mean", "deviation", "difference", "train", "gap", "seeds"]]
+    return rows[["number", "model", "setting", "mean", "deviation", "difference", "train", "gap", "seeds"]]
 
 
 def table(content: dict[str, Any]) -> str:
-    """The `summary` as a Markdown table."""
-    rows = summary(content).rename(columns={"mean": content["metric"], "train": "train_accuracy"})
+    """The `summary` as a Markdown table, and below it what has no result, and why."""
+    rows = (
+        summary(content)
+        .drop(columns="number")
+        .rename(columns={"mean": content["metric"], "train": "train_accuracy"})
+    )
     rows.columns = rows.columns.str.replace("_", " ")
     formats, align = ("", "", ".4f", ".4f", "+.4f", ".4f", "+.4f"), ("left", "left", *["right"] * 6)
     cells = rows.astype(object).where(rows.notna(), None).set_index("model")
-    return cells.to_markdown(floatfmt=formats, missingval="", colalign=align, disable_numparse=[0, 1])
+    parts = [cells.to_markdown(floatfmt=formats, missingval="", colalign=align, disable_numparse=[0, 1])]
+    if pruned := content.get("pruned"):
+        metric = content["metric"]
+        lines = [f"{changed(e)} (epoch {e['epoch']}, {e[metric]:.4f})" for e in pruned.values()]
+        parts.append(f"Given up by the pruner ({metric.replace('_', ' ')} so far): {'; '.join(lines)}.")
+    if failed := content.get("failed"):
+        named = content["metric"] == "test_accuracy"
+        lines = [f"{name if named else changed(entry)} ({entry['why']})" for name, entry in failed.items()]
+        parts.append(f"Failed: {'; '.join(lines)}.")
+    return "\n\n".join(parts)

@@ -1,12 +1,12 @@
 """A search file: which settings are tried, with which seeds; checked before anything runs."""
 
-import copy
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from math import nextafter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import optuna
 import yaml
@@ -14,6 +14,7 @@ from pydantic import Field
 
 from stages.common.errors import UserError
 from stages.common.params import Schema, check, key, read
+from sweeps.pipeline import Pipeline, with_changes
 from tools.models import MODELS
 
 TRAININGS = [f"train_{model}" for model in MODELS]
@@ -23,12 +24,34 @@ Name = Annotated[str, Field(pattern=r"^\w+$")]
 Key = Annotated[str, Field(pattern=r"^\w+\.\w+$")]
 Changes = dict[Key, Any]
 Values = Annotated[list[Any], Field(min_length=1)]
-Call = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
+# Those of Optuna's that need neither another package nor another sampler or pruner
+SAMPLERS = ("TPESampler", "RandomSampler", "NSGAIISampler", "NSGAIIISampler")
+PRUNERS = (
+    "MedianPruner",
+    "PercentilePruner",
+    "SuccessiveHalvingPruner",
+    "HyperbandPruner",
+    "ThresholdPruner",
+    "PatientPruner",
+)
+One = Field(min_length=1, max_length=1)
+Call = Annotated[dict[str, dict[str, Any]], One]
+Sampler = Annotated[dict[Annotated[str, Field(pattern=f"^({'|'.join(SAMPLERS)})$")], dict[str, Any]], One]
+Pruner = Annotated[dict[Annotated[str, Field(pattern=f"^({'|'.join(PRUNERS)})$")], dict[str, Any]], One]
+USED = {"settings": set[str](), "grid": {"pruner"}, "space": {"trials", "sampler", "pruner"}}
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
+class Plan(NamedTuple):
+    """A planned trial: its setting's name, what is known before of its changes, its seeds, run one by one."""
+
+    setting: str
+    changes: Changes
+    seeds: list[int]
+
+
 class Search(Schema):
-    """One of ``settings`` (only reported), ``grid`` and ``space``; the other keys go with each of them.
+    """One of ``settings`` (only reported), ``grid`` and ``space``; ``USED`` says which keys go with each.
 
     Samplers and pruners have their names in Optuna, the axes of ``space`` what follows ``suggest_`` there.
     """
@@ -39,17 +62,25 @@ class Search(Schema):
     settings: dict[Name, Changes] = key("named", "{name: changes}, names such as off in quotes", default={})
     grid: dict[Key, Values] = key("combined", "parameters and lists, {reg.dropout: [0, 0.1]}", default={})
     space: dict[Key, Call] = key("sampled", "{reg.dropout: {float: {low: 0, high: 0.2}}}", default={})
-    trials: int = key("of each setting", "a whole number above 0", default=1, ge=1)
-    sampler: Call = key("Optuna's", "like {TPESampler: {multivariate: true}}", default={"TPESampler": {}})
-    pruner: Call = key("Optuna's", "like {MedianPruner: {n_warmup_steps: 2}}", default={"NopPruner": {}})
+    trials: int | None = key("in the space", "a whole number above 0", default=None, ge=1)
+    sampler: Sampler | None = key(
+        "Optuna's", f"one of {', '.join(SAMPLERS)}: {{TPESampler: {{multivariate: true}}}}", default=None
+    )
+    pruner: Pruner | None = key(
+        "Optuna's", f"one of {', '.join(PRUNERS)}: {{MedianPruner: {{n_warmup_steps: 2}}}}", default=None
+    )
 
-    def planned_trials(self) -> dict[str, tuple[str, Changes, list[int]]]:
-        """Each trial by name: its setting, the changes known before, its seeds, run one after the other."""
+    def planned_trials(self) -> dict[str, Plan]:
+        """Each trial by name."""
         if self.settings:  # nothing is compared on the way: a trial for each seed
             pairs = itertools.product(self.settings.items(), self.seeds)
-            return {f"{name}-s{seed}": (name, changes, [seed]) for (name, changes), seed in pairs}
-        rows = enumerate(combinations(self.grid) * self.trials)
-        return {f"{number:04}": (f"{number:04}", changes, self.seeds) for number, changes in rows}
+            return {f"{name}-s{seed}": Plan(name, changes, [seed]) for (name, changes), seed in pairs}
+        rows = enumerate(combinations(self.grid) * (self.trials or 1))
+        return {f"{number:04}": Plan(f"{number:04}", changes, self.seeds) for number, changes in rows}
+
+    def setup(self, plan: Plan) -> str:
+        """All that a planned trial is: where the search file changes it, it is another one."""
+        return json.dumps([self.fixed, plan, self.space], sort_keys=True)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Changes:
         """What the sampler chooses in ``trial``: nothing without a ``space``."""
@@ -57,16 +88,19 @@ class Search(Schema):
         return {key: getattr(trial, f"suggest_{kind}")(key, **arguments) for key, kind, arguments in axes}
 
     def prepare(self, study: optuna.Study) -> None:
-        """Give ``study`` its sampler and pruner."""
-        ((sampler, options),), ((pruner, pruning),) = self.sampler.items(), self.pruner.items()
+        """Give ``study`` its sampler and pruner. The sampler's seed counts where no trial was before."""
+        ((sampler, options),) = (self.sampler or {"TPESampler": {}}).items()
+        ((pruner, pruning),) = (self.pruner or {"NopPruner": {}}).items()
         study.sampler = getattr(optuna.samplers, sampler)(**options)
         study.pruner = getattr(optuna.pruners, pruner)(**pruning)
+        if study.get_trials(deepcopy=False):  # else it would draw once more what it has drawn
+            study.sampler.reseed_rng()
 
     def examples(self) -> list[Changes]:
         """Changes that stand for all: those of the planned trials, or the corners of the ``space``."""
         self.suggest(probe := optuna.create_study().ask())
         axes = {key: _examples(axis) for key, axis in probe.distributions.items()}
-        return combinations(axes) if axes else [changes for _, changes, _ in self.planned_trials().values()]
+        return combinations(axes) if axes else [plan.changes for plan in self.planned_trials().values()]
 
 
 def _examples(axis: Any) -> Sequence[Any]:
@@ -93,26 +127,65 @@ def load(path: Path) -> Search:
         text = path.read_text(encoding="utf-8")
         _check_yaml(yaml.compose(text, yaml.SafeLoader), path)
         search = check(Search, yaml.safe_load(text), str(path))
-        search.prepare(optuna.create_study())
+        _check_keys(search)
+        study = optuna.create_study()
+        search.prepare(study)
+        for _ in range(2):  # some samplers say only then that they can't have this space
+            search.suggest(trial := study.ask())
+            study.tell(trial, 0.5)
         examples = search.examples()
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except Exception as error:  # whatever YAML and Optuna raise
         raise UserError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from None
-    if sum(map(bool, (search.settings, search.grid, search.space))) != 1:
-        raise UserError(f"{path}: give one of settings, grid and space")
-    defaults = read()
+    content = read()
     for changes in examples:
-        content = copy.deepcopy(defaults)
-        for parameter, value in (search.fixed | changes).items():
-            section, name = parameter.split(".")
-            content.setdefault(section, {})[name] = value
-        params = check_all(content, f"{path} with {changes}")
+        params = check_all(with_changes(content, search.fixed | changes), f"{path} with {changes}")
         if not search.settings and not (params.data.validation_size and len(search.targets) == 1):
             raise UserError(f"{path}: a search needs one target, and data.validation_size above 0 in fixed")
-        if "train.seed" in search.fixed | changes:
-            raise UserError(f"{path}: train.seed is what seeds are for")
+    pipeline = Pipeline(search.targets)
+    if unread := [key for key in search.fixed | _axes(search) if not pipeline.reads(key)]:
+        where = ", ".join(search.targets)
+        raise UserError(f"{path}: {unread[0]} is read by none of {where}: it would change nothing")
     return search
+
+
+def _check_keys(search: Search) -> None:
+    """What each key may be beside the others.
+
+    Raises:
+        UserError: naming the key.
+    """
+    kinds = [kind for kind in USED if getattr(search, kind)]
+    if len(kinds) != 1:
+        raise UserError("give one of settings, grid and space")
+    (kind,) = kinds
+    for name in sorted(search.model_fields_set - {"targets", "seeds", "fixed", kind} - USED[kind]):
+        raise UserError(f"{name} means nothing with {kind}: remove it")
+    if kind == "space" and not search.trials:
+        raise UserError("trials is missing: it must be a whole number above 0")
+    lists: dict[str, list[Any]] = {"targets": search.targets, "seeds": search.seeds}
+    for name, values in (lists | {f"grid.{name}": values for name, values in search.grid.items()}).items():
+        known = [json.dumps(value) for value in values]  # where true is not 1
+        if repeated := [value for value in known if known.count(value) > 1]:
+            raise UserError(f"{name} has {repeated[0]} twice")
+    axes = _axes(search)
+    for name in axes.keys() & search.fixed.keys() if not search.settings else ():
+        raise UserError(f"{name} is in fixed and in {kind}: leave it in one of them")
+    if "train.seed" in axes | search.fixed:
+        raise UserError("train.seed is what seeds are for")
+    for name, call in search.space.items():
+        for choice in call.get("categorical", {}).get("choices", ()):
+            if not isinstance(choice, None | bool | int | float | str):
+                raise UserError(
+                    f"space.{name} has the choice {choice}, but Optuna takes no lists: use a grid"
+                )
+
+
+def _axes(search: Search) -> dict[str, Any]:
+    """All parameters that differ between trials, with some value."""
+    named = {key: value for changes in search.settings.values() for key, value in changes.items()}
+    return {**search.grid, **search.space, **named}
 
 
 def _check_yaml(node: Any, path: Path) -> None:

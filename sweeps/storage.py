@@ -1,53 +1,83 @@
-"""Optuna's storage in a database that may go away for a while."""
+"""The studies' database: Optuna's storage in an SQLite file, or on a PostgreSQL server for many machines."""
 
-import sys
-from typing import NoReturn
+import random
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from urllib.parse import quote, unquote
 
-import tenacity
-from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
-from sqlalchemy import event
-from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
+import sqlalchemy
+from filelock import FileLock
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 
 from stages.common.errors import UserError
 
+VARIABLE = "SWEEP_STORAGE"  # holds an address that shall stand in no list of processes
+LOST = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)  # raised where the database does not answer
+POSTGRES = "postgresql+psycopg"
 
-def connect(url: str, heartbeat: int) -> _CachedStorage:
-    """The storage at ``url``. Where the database goes away, it tries again for ten minutes.
 
-    Each worker gives a sign of life every ``heartbeat`` seconds; after four missed ones it counts as dead.
+def parse(address: str) -> sqlalchemy.URL:
+    """The database at ``address``; ``postgres://`` means PostgreSQL too.
 
-    What is tried again is one transaction. If only its answer was lost, it is done twice and leaves a second
-    copy of a waiting trial, or a trial that runs nowhere: the workers deal with both.
+    The last ``@`` ends the password, which may hold any character as it is. Only ``%`` and two hexadecimal
+    digits stand for another one, as in all addresses.
 
     Raises:
-        UserError: the database does not answer at the start, or later for ten minutes.
+        UserError: it is no such address. Nothing of it is repeated.
     """
-    sqlite = url.startswith("sqlite")
-    options = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
+    scheme, separator, rest = address.partition("://")
+    login, at, place = ("", "", rest) if scheme.startswith("sqlite") else rest.rpartition("@")
+    user, colon, password = login.partition(":")
+    scheme = POSTGRES if scheme in ("postgres", "postgresql") else scheme
     try:
-        # of several workers that come first at once, one makes the tables and the others fail on them
-        database = tenacity.Retrying(
-            wait=tenacity.wait_random(0.1, 0.5), stop=tenacity.stop_after_attempt(5), reraise=True
-        )(RDBStorage, url, options, heartbeat_interval=heartbeat, grace_period=4 * heartbeat)
-    except Exception as error:  # whatever a driver, SQLAlchemy and Optuna raise
-        raise UserError(f"--storage: {str(error).splitlines()[0]}") from None
-    if sqlite:  # it has no SELECT FOR UPDATE, without which two workers can take one trial
-        event.listen(database.engine, "begin", lambda conn: conn.exec_driver_sql("BEGIN IMMEDIATE"))
-    # raised by the database, by Optuna because of it, or by Optuna's rollback
-    lost = (OperationalError, InterfaceError, PendingRollbackError)
-    retry = tenacity.retry(
-        retry=tenacity.retry_if_exception_type(lost) | tenacity.retry_if_exception_cause_type(lost),
-        wait=tenacity.wait_random_exponential(max=5),
-        stop=tenacity.stop_after_delay(600),
-        before_sleep=lambda _: print("the database does not answer: trying again", file=sys.stderr),
-        retry_error_callback=_give_up,
+        url = sqlalchemy.make_url(f"{scheme}{separator}{place}")
+        url.get_dialect()
+    except Exception:  # whatever a database's driver raises when it is imported
+        raise UserError(
+            "--storage is no address of a database: it must be like sqlite:///folder/studies.db or "
+            "postgresql://user:password@host:5432/database"
+        ) from None
+    return url.set(username=unquote(user), password=unquote(password) if colon else None) if at else url
+
+
+def connect(url: sqlalchemy.URL) -> tuple[RDBStorage, AbstractContextManager[object]]:
+    """Optuna's storage at ``url``, and what to hold while a trial is taken there.
+
+    SQLite has no SELECT FOR UPDATE, without which two workers can take one trial: they take turns by a lock
+    file. Nothing is left on the server between two transactions, so that a pooler may share its connections.
+
+    Raises:
+        UserError: the database does not answer.
+    """
+    lock: AbstractContextManager[object] = nullcontext()
+    options: dict[str, object] = {"pool_pre_ping": True}
+    if url.get_backend_name() == "sqlite":
+        options = {"connect_args": {"timeout": 60}}
+        if url.database:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(f"{url.database}.lock")
+    elif url.drivername == POSTGRES:
+        options["connect_args"] = {"prepare_threshold": None}
+        url = url.update_query_dict({"connect_timeout": "30"} | dict(url.query))
+    for attempt in range(5):  # of workers that come first at once, one makes the tables and the others fail
+        try:
+            with lock:
+                return RDBStorage(url.render_as_string(hide_password=False), options), lock
+        except Exception as error:  # whatever a driver, SQLAlchemy and Optuna raise
+            if attempt == 4:
+                raise refusal(url, error) from None
+            time.sleep(random.uniform(0.1, 0.5))
+    raise AssertionError
+
+
+def refusal(url: sqlalchemy.URL, error: BaseException) -> UserError:
+    """What ``error`` says, in one line without the password."""
+    error = error.__cause__ or error  # Optuna says less than the database
+    reason = " ".join(str(getattr(error, "orig", None) or error).split("\n")[0].split())
+    for secret in {url.password, quote(url.password or "", safe="")} - {None, ""}:
+        reason = reason.replace(str(secret), "***")
+    return UserError(
+        f"--storage {url.render_as_string()}: {reason}: what is done is kept; mend this, then start again"
     )
-    # around all that a study calls; what that calls in turn is tried again with it
-    storage = _CachedStorage(database)
-    for name in BaseStorage.__abstractmethods__ | {"record_heartbeat", "_get_stale_trial_ids"}:
-        setattr(storage, name, retry(getattr(storage, name)))
-    return storage
-
-
-def _give_up(_: tenacity.RetryCallState) -> NoReturn:
-    raise UserError("--storage: the database has not answered for ten minutes")

@@ -1,87 +1,247 @@
 """A trial's experiment: DVC runs it in a clone of its own that shares the cache, and hands it over."""
 
 import json
+import os
+import platform
 import re
-import subprocess
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
-from tempfile import TemporaryDirectory
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from tempfile import gettempdir
 from typing import Any
+from zlib import crc32
 
-from dvc.config import Config, merge
-from dvc.repo import Repo
-from dvc.repo.experiments.refs import ExpRefInfo
+from configobj import ConfigObj
 from filelock import FileLock
 
 from stages.common.errors import UserError
+from stages.common.locks import free
+from stages.common.params import PARAMS
+from sweeps.pipeline import Pipeline, parse, with_changes
+from sweeps.storage import VARIABLE
 from tools.charts import DVC, environment
+from tools.git import git, output
 from tools.metrics import require_finished
 
 # it is in the process group that it kills, as soon as the worker closes the pipe or dies
 WATCHDOG = "trap '' INT TERM; read -r _; kill -KILL 0"
+# what a stage says of the machine, and not of its parameters
+OF_THE_MACHINE = re.compile(r"(memory ran out|the system refused|\S+: the disk has )")
+PATHS = re.compile(r"dir|url|\w*(path|file)")  # DVC's settings that may be relative to their file
+FETCH = ("fetch", "-q", "--no-tags", "--no-prune", "--no-write-fetch-head", "--no-auto-maintenance")
 Monitor = Callable[[Path], None]  # given the clone, looks at the training that runs there
 
 
-@dataclass(frozen=True)
+class StageError(UserError):
+    """A stage ended with a line that says why."""
+
+
+class Failed(Exception):  # noqa: N818
+    """A training failed. ``again`` says that it may succeed the next time."""
+
+    def __init__(self, words: str, again: bool) -> None:
+        super().__init__(words)
+        self.again = again
+
+
 class Checkout:
-    """The repository at ``root``, of it ``commit``. Experiments go to its Git ``remote``, or to itself."""
+    """The project in this folder, of it ``commit``, for the search ``name``.
 
-    root: Path
-    commit: str
-    remote: str | None
+    Experiments go to its Git ``remote``, or to itself. Checkpoints and logs are ``kept`` in a folder.
+    """
 
-    def exists(self, experiment: str) -> bool:
-        """Whether ``experiment`` exists where experiments go."""
-        return bool(git(self.root, "ls-remote", self.remote or ".", str(ExpRefInfo(self.commit, experiment))))
+    def __init__(self, name: str, commit: str, remote: str | None, kept: Path) -> None:
+        self.root, self.name, self.commit, self.remote, self.kept = Path.cwd(), name, commit, remote, kept
+        self.refs: dict[str, str] = {}  # of the experiments that are known to be where they go
+        (self.root / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(self.root / ".dvc/tmp/sweeps.lock")
 
-    def fetch(self, prefix: str) -> None:
-        """Where there is a remote, bring here its experiments whose names begin with ``prefix``."""
-        ref = ExpRefInfo(self.commit, prefix)
-        if self.remote:
-            with FileLock(self.root / ".dvc/tmp/fetch.lock"):  # two that bring one reference fail
-                git(self.root, "fetch", "-q", self.remote, f"+{ref}*:{ref}*")
+    def missing(self, experiments: Sequence[str]) -> list[str]:
+        """Which of ``experiments`` are not where experiments go."""
+        if not self.refs.keys() >= set(experiments):
+            listing = output("ls-remote", self.remote or ".", f"refs/exps/*/{self.name}-*").split()[1::2]
+            self.refs = {ref.split("/")[-1]: ref for ref in listing if self.commit in ref.replace("/", "")}
+        return [experiment for experiment in experiments if experiment not in self.refs]
+
+    def read(self, experiment: str, path: str) -> str:
+        """The text of the file ``path`` in ``experiment``, which is brought here where it is not."""
+        ref = self.refs[experiment]
+        if git("rev-parse", "--verify", "--quiet", ref).returncode:
+            self.fetch(str(self.remote), ref)
+        return output("show", f"{ref}:./{path}")
 
     def metrics(self, experiment: str, stage: str) -> dict[str, Any]:
-        """The metrics of training ``stage`` in ``experiment``, which is here, without lists.
+        """The metrics of training ``stage`` in ``experiment``, without lists.
 
         Raises:
-            UserError: the training has not ended, or the experiment is not here.
+            UserError: the training has not ended.
         """
         path = f"metrics/{stage.removeprefix('train_')}.json"
-        content = json.loads(git(self.root, "show", f"{ExpRefInfo(self.commit, experiment)}:{path}"))
+        content = json.loads(self.read(experiment, path))
         require_finished(content, f"{experiment}: {path}")
         return {key: value for key, value in content.items() if not isinstance(value, list)}
 
-    def run(self, name: str, changes: dict[str, Any], stages: Sequence[str], monitor: Monitor | None) -> None:
-        """Run experiment ``name`` in a new clone, calling ``monitor`` all the time, and hand it over.
+    @cached_property
+    def params(self) -> Any:
+        """The content of ``params.yaml`` at the commit."""
+        return parse(output("show", f"{self.commit}:./{PARAMS}"))
+
+    def require_changes(self, experiment: str, changes: Mapping[str, Any]) -> None:
+        """Refuse an ``experiment`` that is there, but made with other ``changes`` to the parameters.
 
         Raises:
-            UserError: it failed, and says why.
+            UserError: naming it, with what to do.
+        """
+        expected = with_changes(self.params, changes)
+        if parse(self.read(experiment, str(PARAMS))) != expected:
+            where = f"-g {self.remote} " if self.remote else ""
+            raise UserError(
+                f"the experiment {experiment} is there, with other parameters: remove it ('dvc exp remove "
+                f"{where}{experiment}'), or give the search file another name"
+            )
+
+    def try_way(self, fixed: Mapping[str, Any], stages: Sequence[str]) -> None:
+        """Go all the way of a trial but the training ``stages``, to find here what would stop it.
+
+        Raises:
+            UserError: something on the way is wrong.
+        """
+        before = Pipeline(stages, self.commit).before
+        # one name for this checkout, lest those that a killed worker leaves become many
+        experiment = f"{self.name}-try-{crc32(f'{platform.node()} {self.root}'.encode()):08x}"
+        self.kept.mkdir(parents=True, exist_ok=True)
+        log = self.kept / f"{experiment}.log"
+        with self.lock, self.clone(experiment) as clone:
+            self.reproduce(clone, experiment, fixed, before, log)
+            if self.remote:  # where the data set is there, this alone says whether more may be written
+                (clone / "try").write_text(f"{experiment} of {self.commit}")
+                dvc(clone, log, "add", "--to-remote", "try")
+            try:
+                self.hand_over(clone, experiment, before, log)
+            finally:
+                self.refs.pop(experiment, None)
+                for ref in named(experiment, self.root):
+                    output("update-ref", "-d", ref)
+                    if self.remote:
+                        git("push", "-q", "--delete", self.remote, ref)
+        log.unlink()
+
+    def run(
+        self, experiment: str, changes: Mapping[str, Any], stages: Sequence[str], monitor: Monitor
+    ) -> None:
+        """Run ``experiment`` in a new clone, calling ``monitor`` all the time, and hand it over.
+
+        A training that was stopped before goes on.
+
+        Raises:
+            Failed: a training failed.
+            UserError: something else did, such as a stage before them.
             Exception: what ``monitor`` raised; no process is left then either.
         """
-        address = git(self.root, "ls-remote", "--get-url", self.remote or str(self.root))
-        options = [word for key, value in changes.items() for word in ("-S", f"{key}={hydra(value)}")]
-        options += ["-n", name, *stages, *(["--pull"] if self.remote else [])]
-        with TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as folder:
-            clone = Path(folder)
-            self.clone(clone)
-            dvc(clone, monitor, "exp", "run", *options)
-            if self.remote:  # files first: where the name is, the experiment is whole
-                dvc(clone, monitor, "push", "--with-deps", *stages)
-            dvc(clone, monitor, "exp", "push", "--no-cache", address, name)
+        kept = self.kept / experiment
+        with self.clone(experiment) as clone:
+            for part in (Path("runs/checkpoints"), Path("runs/locks")):
+                (kept / part.name).mkdir(parents=True, exist_ok=True)
+                (clone / part).parent.mkdir(exist_ok=True)
+                (clone / part).symlink_to((kept / part.name).resolve())
+            try:
+                self.reproduce(clone, experiment, changes, stages, kept / "log", monitor)
+            except UserError as error:
+                before = Pipeline(stages, self.commit).before
+                if before and not dvc(clone, kept / "status", "status", "--json", *before).endswith("{}\n"):
+                    raise
+                again = not isinstance(error, StageError) or bool(OF_THE_MACHINE.match(str(error)))
+                raise Failed(str(error), again) from None
+            self.hand_over(clone, experiment, stages, kept / "log")
+        shutil.rmtree(kept)
 
-    def clone(self, clone: Path) -> None:
-        """Check out the commit in folder ``clone``, with this one's Git objects, DVC cache and settings."""
-        identity = [f"-cuser.{key}={git(self.root, 'config', f'user.{key}')}" for key in ("name", "email")]
-        git(self.root, "clone", "-q", "--shared", "--no-checkout", *identity, str(self.root), str(clone))
-        git(clone, "checkout", "-q", "--detach", self.commit)
-        with Repo(str(self.root)) as repo, Config(str(clone / ".dvc")).edit("local") as local:
-            for level in ("repo", "local"):  # addresses relative to this checkout are so no more there
-                merge(local, repo.config.load_one(level))
-            local["cache"] = {"dir": repo.cache.local_cache_dir, "type": "reflink,hardlink,symlink,copy"}
+    def reproduce(
+        self,
+        clone: Path,
+        experiment: str,
+        changes: Mapping[str, Any],
+        stages: Sequence[str],
+        log: Path,
+        monitor: Monitor | None = None,
+    ) -> None:
+        """``dvc exp run`` of ``stages``, with ``changes``."""
+        options = [word for key, value in changes.items() for word in ("-S", f"{key}={hydra(value)}")]
+        pull = ["--pull"] if self.remote else []
+        dvc(clone, log, "exp", "run", "-n", experiment, *options, *pull, *stages, monitor=monitor)
+
+    def hand_over(self, clone: Path, experiment: str, stages: Sequence[str], log: Path) -> None:
+        """Bring ``experiment`` here, and to the remotes; files first: where the name is, it is whole."""
+        (ref,) = named(experiment, clone)
+        if self.remote:
+            dvc(clone, log, "push", "--with-deps", *stages)
+        self.fetch(output("rev-parse", "--show-toplevel", folder=clone), ref)
+        if self.remote:  # from here, where its address, credentials and hooks are those of the checkout
+            output("push", "-q", self.remote, f"+{ref}:{ref}")
+        self.refs[experiment] = ref
+
+    def fetch(self, source: str, ref: str) -> None:
+        """Bring ``ref`` here from ``source``."""
+        with self.lock:  # two that bring one reference fail
+            output(*FETCH, source, f"+{ref}:{ref}")
+
+    @contextmanager
+    def clone(self, name: str) -> Iterator[Path]:
+        """The project at the commit, in a temporary folder with this one's objects, cache and settings.
+
+        Folders that killed workers of this machine have left are removed before.
+        """
+        home = Path(gettempdir()) / f"sweeps-{os.getuid()}"
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in home.glob("*.lock"):
+            with free(left) as nobody_has_it:
+                if nobody_has_it:
+                    shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+                    left.unlink(missing_ok=True)
+        folder = home / f"{name}-{os.getpid()}"
+        with FileLock(f"{folder}.lock"):
+            try:
+                top, prefix = (output("rev-parse", f"--show-{part}") for part in ("toplevel", "prefix"))
+                identity = git("var", "GIT_COMMITTER_IDENT").stdout
+                if not identity:
+                    raise UserError(
+                        "Git knows no name for commits: git config user.name <name>, and user.email"
+                    )
+                output("clone", "-q", "--shared", "--no-checkout", top, str(folder))
+                for key, value in zip(("name", "email"), re.split(" <|> ", identity), strict=False):
+                    output("config", f"user.{key}", value, folder=folder)
+                output("checkout", "-q", "--detach", self.commit, folder=folder)
+                self.share(folder / prefix)
+                yield folder / prefix
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                Path(f"{folder}.lock").unlink(missing_ok=True)
+
+    def share(self, clone: Path) -> None:
+        """Give ``clone`` this checkout's cache and settings; relative paths would lead elsewhere there."""
+        cache = self.root / ".dvc/cache"  # where no setting says another
+        cache.mkdir(exist_ok=True)
+        (clone / ".dvc/cache").symlink_to(cache)
+
+        def absolute(section: Any, key: str) -> None:
+            if PATHS.fullmatch(key) and not re.match(r"\w+://|~", section[key]):
+                section[key] = str(self.root / ".dvc" / section[key])
+
+        merged = ConfigObj()
+        for level in ("config", "config.local"):
+            settings = ConfigObj(str(self.root / ".dvc" / level))
+            settings.walk(absolute)
+            merged.merge(settings)
+        merged.filename = str(clone / ".dvc/config.local")
+        merged.write()
+
+
+def named(experiment: str, folder: Path) -> list[str]:
+    """The references of ``experiment`` in the repository of ``folder``."""
+    refs = output("for-each-ref", "--format=%(refname)", "refs/exps", folder=folder).split()
+    return [ref for ref in refs if ref.endswith(f"/{experiment}")]
 
 
 def hydra(value: Any) -> str:
@@ -89,42 +249,42 @@ def hydra(value: Any) -> str:
     return re.sub(r'"(\w+)":', r"\1:", json.dumps(value))
 
 
-def git(folder: Path, *args: str) -> str:
-    """What Git prints in ``folder``.
+@contextmanager
+def guarded() -> Iterator[int]:
+    """A new process group. All its processes end with the block, or with this process."""
+    with Popen(["sh", "-c", WATCHDOG], stdin=PIPE, process_group=0) as watchdog:
+        try:
+            yield watchdog.pid
+        finally:
+            watchdog.communicate()  # closes the pipe
+
+
+def dvc(clone: Path, log: Path, *args: str, monitor: Monitor | None = None) -> str:
+    """Run DVC in ``clone`` and call ``monitor`` meanwhile; returns what it printed, which is in ``log`` too.
 
     Raises:
-        UserError: it failed.
+        UserError: it failed, with the line that says why.
     """
-    result = subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, check=False)
-    if result.returncode:
-        problem = " ".join(result.stderr.split()) or f"status {result.returncode}"
-        raise UserError(f"git {' '.join(args[:2])} failed: {problem}")
-    return result.stdout.strip()
-
-
-def dvc(clone: Path, monitor: Monitor | None, *args: str) -> None:
-    """Run DVC in ``clone`` and call ``monitor`` meanwhile.
-
-    It and all that it starts end with this call, or with this process.
-    """
-    log = clone / ".dvc/tmp/log"
-    env = environment() | {"DVC_ROOT": str(clone), "DVC_SITE_CACHE_DIR": str(clone / ".dvc/tmp/site")}
-    log.parent.mkdir(exist_ok=True)
-    with open(log, "w") as out, Popen(["sh", "-c", WATCHDOG], stdin=PIPE, process_group=0) as group:
+    env = {name: value for name, value in environment().items() if name != VARIABLE}
+    env |= {"DVC_ROOT": str(clone), "DVC_SITE_CACHE_DIR": str(clone / ".dvc/tmp/site")}
+    with open(log, "w") as out, guarded() as group:
         process = Popen(
-            [*DVC, *args], cwd=clone, env=env, stdin=DEVNULL, stdout=out, stderr=out, process_group=group.pid
+            [*DVC, *args], cwd=clone, env=env, stdin=DEVNULL, stdout=out, stderr=out, process_group=group
         )
         try:
             while process.poll() is None:
                 if monitor:
                     monitor(clone)
-                with suppress(subprocess.TimeoutExpired):
+                with suppress(TimeoutExpired):
                     process.wait(0.2)
         finally:
-            group.communicate()  # closes the pipe
+            process.kill()
             process.wait()
+    text = log.read_text(errors="replace")
     if process.returncode:
-        lines = log.read_text().splitlines()
-        line = next((line for line in lines if "error:" in line.lower()), f"dvc {args[0]} failed")
-        # how to restore files is said of the clone, which is gone
-        raise UserError(re.sub(r" \(to restore what is committed: .*\)$", "", line).removeprefix("error: "))
+        errors = (line for line in text.splitlines() if line.lower().startswith("error: "))
+        line = next(errors, f"status {process.returncode}")
+        if line.startswith("error: "):  # DVC's are in capitals; the clone, where to restore files, is gone
+            raise StageError(re.sub(r" \(to restore what is committed: .*\)$", "", line[7:]))
+        raise UserError(f"dvc {args[0]} failed: {line.removeprefix('ERROR: ')} ({log} has all)")
+    return text

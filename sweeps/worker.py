@@ -1,160 +1,297 @@
 """A worker: runs the trials of a study until all are done, beside others that do the same."""
 
 import json
+import os
+import platform
 import random
 import re
+import shutil
 import statistics
 import sys
+import threading
 import time
-from collections import Counter
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 from tqdm import tqdm
 
 from stages.common.errors import UserError
-from sweeps.search import Search
-from sweeps.trial import Checkout
+from sweeps.pipeline import with_changes
+from sweeps.progress import Attempts, Progress, State
+from sweeps.search import Plan
+from sweeps.storage import LOST
+from sweeps.trial import Failed
+from tools.models import MODELS
 
-ATTEMPTS = 5
+CONCLUSION = "'python -m sweeps status"
+STOPPED = "stopped: the next worker goes on with the running trial after its last whole epoch"
+MISSED = 4  # signs of life, after which a worker counts as dead
+# what a training says of how it goes on; its figures are not for a search's eyes
+TOLD = re.compile(rf"({'|'.join(MODELS)}): (?!epoch |test accuracy ).*")
 
 
-@dataclass
 class Worker:
-    """Runs the planned trials of ``search`` in ``study`` until all are done.
+    """Runs the planned trials of a study. ``lock`` is to be held while one is taken.
 
-    Of several trials with one name, that with the lowest number that has not failed counts; the others
+    Of several attempts at one planned trial that are alive, that with the lowest number counts; the others
     are copies, dropped when it is their turn.
     """
 
-    name: str
-    study: optuna.Study
-    storage: BaseHeartbeat
-    search: Search
-    checkout: Checkout
-    known_running: set[int] = field(default_factory=set)
-
-    def trials(self) -> list[FrozenTrial]:
-        """The planned trials that are in the study, as they are now."""
-        return [t for t in self.study.get_trials(deepcopy=False) if t.user_attrs.get("name")]
-
-    def enqueue(self, trials: list[FrozenTrial]) -> bool:
-        """Add a planned trial that is not there, or failed, or lost its worker; False: none is missing.
-
-        One at a time, since each call of Optuna's reads all that wait. How often a trial failed before
-        the last ``run`` does not count.
-        """
-        attempts: dict[str, list[FrozenTrial]] = {name: [] for name in self.search.planned_trials()}
-        for trial in trials:
-            attempts[trial.user_attrs["name"]].append(trial)
-        begin = self.study.user_attrs.get("begin", 0)
-        failed = {n: past for n, past in attempts.items() if all(t.state == TrialState.FAIL for t in past)}
-        missing = [n for n, past in failed.items() if sum(t.number >= begin for t in past) < ATTEMPTS]
-        if missing:
-            others = any(t.state == TrialState.RUNNING for t in trials)  # at random, lest they add the same
-            name = min(missing, key=lambda name: (len(attempts[name]), others and random.random()))
-            past = attempts[name]  # the parameters stay: the experiments of some seeds may be done
-            params = past[-1].system_attrs["fixed_params"] | past[-1].params if past else {}
-            self.study.enqueue_trial(params, {"name": name})
-        return bool(missing)
+    def __init__(self, progress: Progress, lock: AbstractContextManager[object], heartbeat: float) -> None:
+        self.progress, self.lock, self.heartbeat = progress, lock, heartbeat
+        self.study, self.search, self.checkout = progress.study, progress.search, progress.checkout
+        self.seen: dict[int, tuple[Any, float]] = {}  # the last sign of each running trial, and when it came
 
     def work(self) -> None:
         """Run trials until all are done.
 
         Raises:
-            UserError: some failed again and again.
+            UserError: some failed; or this worker can't go on, and the trial that it had is left to others.
             KeyboardInterrupt: with what becomes of the running trial.
         """
-        size = len(self.search.planned_trials())
-        with tqdm(desc=self.name, total=size, unit="trial", disable=None) as bar:
+        with self.bar() as bar:
             while True:
-                trials = self.trials()
-                states = Counter(trial.state for trial in trials)
-                finished = states[TrialState.COMPLETE] + states[TrialState.PRUNED]
-                bar.update(finished - bar.n)
-                if self.enqueue(trials) or states[TrialState.WAITING]:
+                alive = self.bury_the_dead()
+                attempts, states = self.show(bar)
+                left = {name: attempts[name] for name, state in states.items() if state == State.LEFT}
+                if name := self.choose(left, alive):
+                    self.enqueue(name, attempts[name])
                     self.run_next()
-                elif states[TrialState.RUNNING]:
-                    self.wait()
+                elif any(trial.state == TrialState.WAITING for trial in alive):
+                    self.run_next()
+                elif left or State.RUNNING in states.values():
+                    time.sleep(random.uniform(0.2, 1) * self.heartbeat)
                 else:
                     break
-        if finished < size:
-            raise UserError(
-                f"{size - finished} trials failed {ATTEMPTS} times: run the search again to retry"
-            )
+        self.conclude()
 
-    def wait(self) -> None:
-        """Fail the trials of dead workers, and wait for those of the others."""
-        optuna.storages.fail_stale_trials(self.study)
-        running = {trial._trial_id for trial in self.trials() if trial.state == TrialState.RUNNING}
-        for trial in running - self.known_running:  # Optuna never misses who died before the first heartbeat
-            self.storage.record_heartbeat(trial)
-        self.known_running |= running
-        time.sleep(random.uniform(0.2, 1) * (self.storage.get_heartbeat_interval() or 1))
+    def bar(self) -> "tqdm[Any]":
+        """A progress bar for `show`."""
+        return tqdm(desc=self.checkout.name, total=len(self.progress.plans), unit="trial", disable=None)
+
+    def show(self, bar: "tqdm[Any]") -> tuple[Attempts, dict[str, State]]:
+        """Show in ``bar`` how far the study is; returns the attempts at all trials, and their states."""
+        attempts = self.progress.attempts()
+        states = self.progress.states(attempts)
+        bar.update(sum(state not in (State.LEFT, State.RUNNING) for state in states.values()) - bar.n)
+        return attempts, states
+
+    def conclude(self) -> None:
+        """Tell what is not done, where no other worker is at work any more.
+
+        Raises:
+            UserError: some trials failed, or are left.
+        """
+        attempts = self.progress.attempts()
+        states = self.progress.states(attempts)
+        # in a space, a setting with which no training succeeds is a result
+        failed = [n for n in states if states[n] == State.FAILED and attempts[n][-1].state == TrialState.FAIL]
+        for names, what in ((failed, "failed"), ([n for n in states if states[n] == State.LEFT], "are left")):
+            if names:
+                shown = f"{CONCLUSION} {self.checkout.name}' says which and why"
+                raise UserError(f"{len(names)} of {len(states)} trials {what}: {shown}")
+
+    def bury_the_dead(self) -> list[FrozenTrial]:
+        """Fail the trials whose workers have given no sign for too long, and return what is alive.
+
+        It counts what this worker sees, by its own clock.
+        """
+        alive = [t for t in self.study.get_trials(deepcopy=False) if not t.state.is_finished()]
+        for trial in alive:
+            sign, now = trial.user_attrs.get("sign"), time.monotonic()
+            last, since = self.seen.get(trial.number, (None, None))
+            if since is None or sign != last:
+                self.seen[trial.number] = sign, now
+            elif trial.state == TrialState.RUNNING and now - since > MISSED * self.heartbeat:
+                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        return alive
+
+    def choose(self, left: Attempts, alive: list[FrozenTrial]) -> str | None:
+        """The planned trial to run next: the one tried least; at random beside others, lest all take one.
+
+        None where there is nothing ``left`` but what has failed here, and could succeed on another machine
+        that is at work.
+        """
+        others = any("worker" in t.user_attrs and not ran_here(t) for t in alive)
+        ready = {
+            name: (len(past), bool(alive) and random.random())
+            for name, past in left.items()
+            if not (others and past and "failed" in past[-1].user_attrs and ran_here(past[-1]))
+        }
+        return min(ready, key=lambda name: ready[name]) if ready else None
+
+    def enqueue(self, name: str, past: Sequence[FrozenTrial]) -> None:
+        """Add an attempt at ``name``. What was chosen before stays: some seeds may be done."""
+        params = past[-1].user_attrs["params"] | past[-1].params if past else {}
+        setup = self.search.setup(self.progress.plans[name])
+        self.study.enqueue_trial(params, {"name": name, "setup": setup, "params": params})
 
     def run_next(self) -> None:
-        """Run the next trial."""
-        try:
-            self.study.optimize(self.objective, 1, catch=(UserError,))
-        except KeyboardInterrupt as stop:
-            stop.args = ("stopped: the running trial is given up, and starts anew with the next worker",)
-            raise
-        except (AssertionError, ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
-            # In a long outage others took this worker for dead and failed its trial. If the objective
-            # succeeded then, Optuna asserts that this can't be.
-            if not re.search("Cannot tell|already finished", f"{error} {error.__context__}"):
-                raise
+        """Take a trial that waits, and run it.
 
-    def objective(self, trial: Trial) -> float:
-        """The mean validation accuracy of the trial's seeds, 0 where there is none."""
-        alive = [t for t in self.trials() if t.number < trial.number and t.state != TrialState.FAIL]
-        name = trial.user_attrs.get("name", "")
-        if name in ("", *(earlier.user_attrs["name"] for earlier in alive)):
-            trial.set_user_attr("name", "")  # not an attempt
-            raise UserError("nothing to do: another worker was faster")
-        setting, changes, seeds = self.search.planned_trials()[name]
-        changes = self.search.fixed | changes | self.search.suggest(trial)
-        stages, accuracies = self.search.targets, list[float]()
-        monitor = partial(report_epochs, trial, stages[0].removeprefix("train_"), [])
-        for seed in seeds:
-            experiment, start = f"{self.name}-{setting}-s{seed}", time.monotonic()
+        Raises:
+            UserError: this worker can't.
+            KeyboardInterrupt: with what becomes of the trial.
+        """
+        with self.lock:
+            trial = self.study.ask()
+        name = str(trial.user_attrs.get("name"))
+        before = {n: [t for t in p if t.number < trial.number] for n, p in self.progress.attempts().items()}
+        if self.progress.states(before).get(name) != State.LEFT:  # another was faster, or it was stopped
+            self.end(trial, name="")
+            return
+        try:
+            value = self.measure(trial, self.progress.plans[name], Signs(trial, self.heartbeat))
+        except optuna.TrialPruned as pruned:
+            say(name, pruned)
+            self.end(trial, TrialState.PRUNED)
+            shutil.rmtree(self.checkout.kept / self.progress.experiments(name)[0])
+        except Failed as failure:
+            say(name, failure)
+            poor = 0.0 if self.search.space and not failure.again else None
+            state = TrialState.FAIL if poor is None else TrialState.COMPLETE
+            self.end(trial, state, poor, failed={"words": str(failure), "again": failure.again})
+        except UpdateFinishedTrialError:
+            say(name, "given to another worker, or stopped")
+        except BaseException as error:
+            with suppress(*LOST):
+                self.end(trial, given_up=f"{type(error).__name__}: {error}")
+            if isinstance(error, KeyboardInterrupt):
+                error.args = (STOPPED,)
+            raise
+        else:
+            self.end(trial, TrialState.COMPLETE, value)
+
+    def end(
+        self, trial: Trial, state: TrialState = TrialState.FAIL, value: float | None = None, **attributes: Any
+    ) -> None:
+        """End ``trial``, unless another worker has."""
+        with suppress(UpdateFinishedTrialError):
+            for key, content in attributes.items():
+                trial.set_user_attr(key, content)
+        self.study.tell(trial, value, state, skip_if_finished=True)
+
+    def measure(self, trial: Trial, plan: Plan, signs: "Signs") -> float:
+        """The mean validation accuracy of the trial's seeds, 0 where there is none.
+
+        Raises:
+            Failed: a training did.
+            TrialPruned: the pruner says so.
+            UpdateFinishedTrialError: the trial is not this worker's any more.
+        """
+        changes = self.search.fixed | plan.changes | self.search.suggest(trial)
+        if self.search.space:  # whose corners alone were checked before
+            from stages.params import check_all  # imports torch, which other searches do not need
+
             try:
-                if not self.checkout.exists(experiment):
-                    changes["train.seed"] = seed
-                    self.checkout.run(experiment, changes, stages, monitor if seed == seeds[0] else None)
-                self.checkout.fetch(experiment)
+                check_all(with_changes(self.checkout.params, changes))
+            except UserError as error:
+                raise Failed(str(error), again=False) from None
+        stages, accuracies = self.search.targets, list[float]()
+        with signs:
+            for seed, experiment in zip(
+                plan.seeds, self.progress.experiments(trial.user_attrs["name"]), strict=True
+            ):
+                start, all_changes = time.monotonic(), changes | {"train.seed": seed}
+                if self.checkout.missing([experiment]):
+                    pruning = trial if seed == plan.seeds[0] else None
+                    log = self.checkout.kept / experiment / "log"
+                    monitor = Monitor(experiment, stages[0].removeprefix("train_"), signs, pruning, log)
+                    self.checkout.run(experiment, all_changes, stages, monitor)
+                else:
+                    self.checkout.require_changes(experiment, all_changes)
                 metrics = self.checkout.metrics(experiment, stages[0])
-            except (UserError, optuna.TrialPruned) as error:
-                tqdm.write(f"{experiment}: {error}", sys.stderr)
-                raise
-            # without held-out images nothing is chosen, and Optuna does not see the test set's accuracy
-            accuracies.append(float(metrics.get("validation_accuracy", 0)))
-            metric = next(key for key in ("validation_accuracy", "test_accuracy") if key in metrics)
-            seconds = time.monotonic() - start
-            tqdm.write(f"{experiment}: {seconds:.0f} s, {metric} {metrics[metric]:.4f}", sys.stderr)
+                # without held-out images nothing is chosen, and Optuna does not see the test set's accuracy
+                accuracies.append(float(metrics.get("validation_accuracy", 0)))
+                metric = next(key for key in ("validation_accuracy", "test_accuracy") if key in metrics)
+                say(experiment, f"{time.monotonic() - start:.0f} s, {metric} {metrics[metric]:.4f}")
         return statistics.mean(accuracies)
 
 
-def report_epochs(trial: Trial, model: str, reported: list[Any], clone: Path) -> None:
-    """Report to Optuna the epochs that ``model``'s training in ``clone`` has ended and not ``reported`` yet.
+class Signs:
+    """Signs of life of a worker's ``trial``, inside, every ``seconds``."""
 
-    Raises:
-        TrialPruned: the pruner says so.
+    def __init__(self, trial: Trial, seconds: float) -> None:
+        self.trial, self.seconds = trial, seconds
+        self.over = threading.Event()
+        self.error: Exception | None = None
+
+    def __enter__(self) -> "Signs":
+        self.trial.set_user_attr("worker", f"{platform.node()} {os.getpid()}")
+        threading.Thread(target=self.give, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+
+    def give(self) -> None:
+        """Give a sign again and again, until it fails."""
+        while not self.over.wait(self.seconds):
+            try:
+                self.trial.set_user_attr("sign", time.time())
+            except Exception as error:  # for `check`, in the worker's own thread
+                self.error = error
+                return
+
+    def check(self) -> None:
+        """Raise why the last sign failed: the database is away, or the trial is another worker's."""
+        if self.error:
+            raise self.error
+
+
+class Monitor:
+    """Looks at a training of ``model`` while it runs in a clone: whether it should go on, and what it says.
+
+    Where a ``trial`` is given, Optuna's pruner sees the epochs that have ended.
     """
-    try:
-        metrics = json.loads((clone / f"metrics/{model}.json").read_text())
-    except FileNotFoundError:  # DVC has removed the committed ones, and no epoch has ended
-        return
-    if "train_accuracy" in metrics and not reported:  # the committed ones
-        return
-    for epoch in metrics["history"][len(reported) :]:
-        reported.append(epoch)
-        if "validation_accuracy" in epoch:
-            trial.report(epoch["validation_accuracy"], epoch["epoch"])
-            if trial.should_prune():
-                raise optuna.TrialPruned(f"pruned after epoch {epoch['epoch']}")
+
+    def __init__(self, experiment: str, model: str, signs: Signs, trial: Trial | None, log: Path) -> None:
+        self.experiment, self.model, self.signs, self.trial, self.log = experiment, model, signs, trial, log
+        self.read, self.epochs = 0, 0
+
+    def __call__(self, clone: Path) -> None:
+        """Look at it.
+
+        Raises:
+            TrialPruned: the pruner says so.
+            UpdateFinishedTrialError: the trial is not this worker's any more.
+        """
+        self.signs.check()
+        with open(self.log, encoding="utf-8", errors="replace") as log:
+            log.seek(self.read)
+            *lines, _ = log.read().split("\n")
+            for line in filter(TOLD.fullmatch, lines):
+                say(self.experiment, line)
+        self.read += sum(len(line.encode()) + 1 for line in lines)
+        if self.trial:
+            self.report(self.trial, clone)
+
+    def report(self, trial: Trial, clone: Path) -> None:
+        """Report to Optuna the epochs that have ended and were not reported yet."""
+        try:
+            metrics = json.loads((clone / f"metrics/{self.model}.json").read_text())
+        except FileNotFoundError:  # DVC has removed the committed ones, and no epoch has ended
+            return
+        if "train_accuracy" in metrics and not self.epochs:  # the committed ones
+            return
+        for epoch in metrics["history"][self.epochs :]:
+            self.epochs += 1
+            if "validation_accuracy" in epoch:
+                trial.report(epoch["validation_accuracy"], epoch["epoch"])
+                if trial.should_prune():
+                    raise optuna.TrialPruned(f"pruned after epoch {epoch['epoch']}")
+
+
+def ran_here(trial: FrozenTrial) -> bool:
+    """Whether the worker of ``trial`` was or is on this machine."""
+    return str(trial.user_attrs.get("worker")).startswith(f"{platform.node()} ")
+
+
+def say(name: str, words: object) -> None:
+    """Print a line beside the progress bar."""
+    tqdm.write(f"{name}: {words}", sys.stderr)

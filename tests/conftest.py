@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -33,6 +34,12 @@ POSIX = {
 # processes that tests start. Torch and hypothesis are not imported here: the process that hands out
 # the tests to the workers would wait for them.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A Git hook that starts the tests names its own repository, and a user's Git signs and has hooks
+if shutil.which("git"):
+    own = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True)
+    for variable in own.stdout.split():
+        os.environ.pop(variable, None)
+os.environ |= {"GIT_CONFIG_GLOBAL": str(Path(__file__).with_name("gitconfig")), "GIT_CONFIG_NOSYSTEM": "1"}
 # a shell that starts the tests in the background has SIGINT ignored, for all their processes
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,8 +1,16 @@
-"""What Git knows of the project at a revision."""
+"""What Git knows of the project."""
 
+import os
 import subprocess
+from pathlib import Path
 
 from stages.common.errors import UserError
+
+
+def forget_other_repositories() -> None:
+    """Remove the variables by which a Git hook names another repository than that of the folder."""
+    for name in output("rev-parse", "--local-env-vars").split():
+        os.environ.pop(name, None)
 
 
 def commit_of(revision: str) -> str:
@@ -25,13 +33,26 @@ def show(commit: str, path: str) -> str | None:
     return None if found.returncode else found.stdout
 
 
-def git(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run Git.
+def output(*words: str, folder: Path = Path()) -> str:
+    """What Git prints in ``folder``, without the space around it.
+
+    Raises:
+        UserError: it failed.
+    """
+    found = git(*words, folder=folder)
+    if found.returncode:
+        problem = " ".join(found.stderr.split()) or f"status {found.returncode}"
+        raise UserError(f"git {' '.join(words[:2])} failed: {problem}")
+    return found.stdout.strip()
+
+
+def git(*words: str, folder: Path = Path()) -> subprocess.CompletedProcess[str]:
+    """Run Git in ``folder``.
 
     Raises:
         UserError: it is not installed.
     """
     try:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise UserError("git is not installed, and nothing else knows revisions: install it") from None

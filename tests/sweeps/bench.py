@@ -26,11 +26,20 @@ import optuna
 import pandas as pd
 
 from sweeps import trial
+from sweeps.progress import Progress, State
 from sweeps.search import Search
-from sweeps.storage import connect
+from sweeps.storage import connect, parse
 from sweeps.trial import Checkout
 from sweeps.worker import Worker
 from tests.sweeps.support import fake_project, postgres
+from tools.git import commit_of
+
+
+def progress_of(study: optuna.Study, search: Search, folder: Path) -> Progress:
+    """``search`` in ``study``; experiments count as made."""
+    checkout = Checkout("bench", "", None, folder)
+    checkout.missing = lambda experiments: []  # type: ignore[method-assign]
+    return Progress(study, search, checkout)
 
 
 def serve(
@@ -38,24 +47,31 @@ def serve(
 ) -> None:
     """Run trials that sleep ``rest`` seconds for ``seconds``; put each call's duration into ``times``."""
     quiet()
-    storage = connect(url, 30)
+    storage, lock = connect(parse(url))
     study = optuna.load_study(study_name=name, storage=storage)
-    worker = Worker("", study, storage, search, Checkout(Path(), "", None))
-    time.sleep(random.uniform(0, rest))
-    end = time.monotonic() + seconds
-    while (begin := time.monotonic()) < end:
-        worker.enqueue(worker.trials())
-        running = study.ask()
-        times.put(("ask", time.monotonic() - begin))
-        for epoch in (1, 2):
-            time.sleep(rest / 2)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        worker = Worker(progress_of(study, search, Path(folder)), lock, 30)
+        time.sleep(random.uniform(0, rest))
+        end = time.monotonic() + seconds
+        while (begin := time.monotonic()) < end:
+            attempts = worker.progress.attempts()
+            states = worker.progress.states(attempts)
+            left = {name: attempts[name] for name, state in states.items() if state == State.LEFT}
+            chosen = worker.choose(left, worker.bury_the_dead())
+            assert chosen
+            worker.enqueue(chosen, attempts[chosen])
+            running = study.ask()
+            times.put(("ask", time.monotonic() - begin))
+            for epoch in (1, 2):
+                time.sleep(rest / 2)
+                begin = time.monotonic()
+                running.report(0.5, epoch)
+                running.should_prune()
+                times.put(("report", time.monotonic() - begin))
             begin = time.monotonic()
-            running.report(0.5, epoch)
-            running.should_prune()
-            times.put(("report", time.monotonic() - begin))
-        begin = time.monotonic()
-        study.tell(running, 0.5)
-        times.put(("tell", time.monotonic() - begin))
+            study.tell(running, 0.5)
+            times.put(("tell", time.monotonic() - begin))
 
 
 def quiet() -> None:
@@ -66,11 +82,13 @@ def quiet() -> None:
 def measure(url: str, workers: int, finished: int, rest: float, seconds: float) -> dict[str, list[float]]:
     """The durations of each call in seconds, with so many ``workers``, and trials ``finished`` before."""
     name = f"{workers}-{finished}-{rest}-{time.time()}"
-    study = optuna.create_study(study_name=name, storage=connect(url, 30), direction="maximize")
+    study = optuna.create_study(study_name=name, storage=connect(parse(url))[0], direction="maximize")
     settings: dict[str, dict[str, float]] = {f"n{number}": {} for number in range(finished + 100 * workers)}
     search = Search(targets=["train_cnn"], seeds=[0], settings=settings)
     for setting in [*settings][:finished]:
-        study.add_trial(optuna.create_trial(value=0.5, user_attrs={"name": f"{setting}-s0"}))
+        setup = search.setup(search.planned_trials()[f"{setting}-s0"])
+        attributes = {"name": f"{setting}-s0", "setup": setup}
+        study.add_trial(optuna.trial.create_trial(value=0.5, user_attrs=attributes))
     fork = multiprocessing.get_context("fork")
     times: Queue[tuple[str, float]] = fork.Queue()
     arguments = (url, name, search, rest, seconds, times)
@@ -92,26 +110,31 @@ def trial_costs(folder: Path) -> pd.DataFrame:
     os.environ["FAKE_LOG"] = str(folder / "log")
     subprocess.run(["git", "clone", "-q", "--bare", project, folder / "remote.git"], check=True)
     subprocess.run(["git", "remote", "add", "origin", folder / "remote.git"], cwd=project, check=True)
-    costs: list[tuple[str, float, float]] = []
+    costs: list[tuple[str, str, float, float]] = []
+    part = "before the first"
 
     def timed(call: Callable[..., Any], skip: int, name: str) -> Callable[..., Any]:
-        def run(*args: Any) -> Any:
+        def run(*args: Any, **options: Any) -> Any:
             begin, before = time.monotonic(), os.times()
-            result = call(*args)
+            result = call(*args, **options)
             spent = [os.times()[index] - before[index] for index in (2, 3)]  # of finished children
-            command = [arg for arg in args[skip:] if arg[:1] not in "-/"][:2]
-            costs.append((" ".join([name, *command]), time.monotonic() - begin, sum(spent)))
+            words = " ".join([name, *args[skip : skip + 2]]) if name == "dvc" else "git"
+            costs.append((part, words.removesuffix(" -n"), time.monotonic() - begin, sum(spent)))
             return result
 
         return run
 
-    trial.git, trial.dvc = timed(trial.git, 1, "git"), timed(trial.dvc, 2, "dvc")
-    checkout = Checkout(project, trial.git(project, "rev-parse", "HEAD"), "origin")
-    checkout.exists("bench")
+    trial.output, trial.git = timed(trial.output, 0, "git"), timed(trial.git, 0, "git")  # type: ignore
+    trial.dvc = timed(trial.dvc, 2, "dvc")
+    os.chdir(project)
+    checkout = Checkout("bench", commit_of("HEAD"), "origin", folder / "kept")
+    checkout.try_way({}, ["train_regularized"])
+    part = "a trial"
+    checkout.missing(["bench-a-s0"])
     changes = {"train.learning_rate": 0.001, "reg.dropout": 0.3}
-    checkout.run("bench", changes, ["train_regularized"], None)
-    checkout.fetch("bench")
-    return pd.DataFrame(costs, columns=["command", "s", "CPU s"])
+    checkout.run("bench-a-s0", changes, ["train_regularized"], lambda clone: None)
+    rows = pd.DataFrame(costs, columns=["", "command", "s", "CPU s"])
+    return rows.groupby(["", "command"], sort=False).sum().reset_index()
 
 
 def main() -> None:

@@ -9,38 +9,53 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from stages.common.errors import UserError
+from sweeps.__main__ import main
 from tests.project import ROOT, commit, dvc
 
-# writes what a training writes; the accuracy is known, and each run leaves two lines in a log
+# Writes what a training writes, and continues as one does. The accuracy is known, and each run leaves
+# lines in a log: when it began, with seed, dropout and the epochs that it found, and when it ended
 TRAINING = """
-import json, os, pathlib, time
+import json, os, pathlib, sys, time
 import yaml
 params = yaml.safe_load(open("params.yaml"))
-log = open(os.environ["FAKE_LOG"], "a", buffering=1)
-print("begin", params["train"]["seed"], params["reg"]["dropout"], os.getpid(), file=log)
-accuracy = 1 - params["reg"]["dropout"] + params["train"]["seed"] / 100
-for folder in ("metrics", "models"):
-    pathlib.Path(folder).mkdir(exist_ok=True)
+seed, dropout = params["train"]["seed"], params["reg"]["dropout"]
+accuracy = 1 - dropout + seed / 100
+for folder in ("metrics", "models", "runs/checkpoints"):
+    pathlib.Path(folder).mkdir(exist_ok=True, parents=True)
 path = pathlib.Path("metrics/regularized.json")
-epochs = []
-for epoch in range(1, params["train"]["epochs"] + 1):
+kept = pathlib.Path(f"runs/checkpoints/regularized-{seed}-{dropout}.json")
+epochs = json.loads(kept.read_text()) if kept.exists() else []
+log = open(os.environ["FAKE_LOG"], "a", buffering=1)
+print("begin", seed, dropout, len(epochs), file=log)
+print("threads", os.environ.get("OMP_NUM_THREADS"), file=log)
+if epochs:
+    print(f"regularized: continues after epoch {len(epochs)}", file=sys.stderr, flush=True)
+while len(epochs) < params["train"]["epochs"]:
     time.sleep(params["train"]["learning_rate"])
+    epoch = len(epochs) + 1
     epochs.append({"epoch": epoch, "validation_accuracy": accuracy * epoch / params["train"]["epochs"]})
-    path.with_suffix(".new").write_text(json.dumps({"history": epochs}))
-    path.with_suffix(".new").replace(path)
-assert params["reg"]["dropout"] != 0.9, "error: 0.9 is too much"
+    for file, content in ((path, {"history": epochs}), (kept, epochs)):
+        file.with_suffix(".new").write_text(json.dumps(content))
+        file.with_suffix(".new").replace(file)
+if dropout == 0.9:
+    sys.exit("error: 0.9 is too much")
+if dropout == 0.8 and not os.path.exists(os.environ["FAKE_LOG"] + ".memory"):
+    open(os.environ["FAKE_LOG"] + ".memory", "w")
+    sys.exit("error: memory ran out (CUDA out of memory)")
 metrics = {"validation_accuracy": accuracy, "test_accuracy": accuracy - 0.5, "train_accuracy": accuracy}
 metrics["history"] = epochs
 path.write_text(json.dumps(metrics))
 pathlib.Path("models/regularized.safetensors").write_text(f"{accuracy} {params['reg']}")
-print("end", params["train"]["seed"], params["reg"]["dropout"], os.getpid(), file=log)
+print("end", seed, dropout, len(epochs), file=log)
 """
 DOWNLOAD = """
 import os, pathlib
@@ -49,7 +64,12 @@ pathlib.Path("data").mkdir(exist_ok=True)
 pathlib.Path("data/dataset").write_text("images")
 """
 PIPELINE = {
-    "download": {"cmd": "python download.py", "params": ["data"], "outs": ["data/dataset"]},
+    "download": {
+        "cmd": "python download.py",
+        "deps": ["download.py"],
+        "params": ["data"],
+        "outs": ["data/dataset"],
+    },
     "train_regularized": {
         "cmd": "python train.py",
         "deps": ["data/dataset", "train.py"],
@@ -101,7 +121,7 @@ def start(
     *args: str,
     log: Path | None = None,
     temporary: Path | None = None,
-    heartbeat: int = 1,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[str]:
     """Start ``python -m sweeps`` in ``folder``, in a process group of its own.
 
@@ -114,9 +134,11 @@ def start(
         "PYTHONPATH": str(ROOT),
         "FAKE_LOG": str(log or folder / "log"),
         "TMPDIR": str(temporary),
+        **(variables or {}),
     }
+    options = ("--heartbeat", "1") if args[0] == "run" else ()
     return subprocess.Popen(
-        [sys.executable, "-m", "sweeps", *args, "--heartbeat", str(heartbeat)],
+        [sys.executable, "-m", "sweeps", *args, *options],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -126,12 +148,31 @@ def start(
     )
 
 
-def sweep(folder: Path, *args: str, temporary: Path | None = None) -> str:
-    """Run ``python -m sweeps`` in ``folder`` and return its output. The test fails where it fails."""
-    process = start(folder, *args, temporary=temporary)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    return output
+def sweep(folder: Path, *args: str) -> str:
+    """Run ``python -m sweeps`` in ``folder``, in this process, and return its output.
+
+    Raises:
+        UserError: it failed; what it said before is the error's ``output``.
+    """
+    output = StringIO()
+    patch = pytest.MonkeyPatch()
+    patch.chdir(folder)
+    for name in [name for name in os.environ if name.startswith("DVC_")]:
+        patch.delenv(name)
+    (folder / "runs/tmp").mkdir(parents=True, exist_ok=True)
+    heartbeat = ("--heartbeat", "1") if args[0] == "run" and "--heartbeat" not in args else ()
+    try:
+        with patch.context() as variables, redirect_stderr(output), redirect_stdout(output):
+            variables.setenv("FAKE_LOG", os.environ.get("FAKE_LOG", str(folder / "log")))
+            variables.setattr(tempfile, "tempdir", str(folder / "runs/tmp"))
+            variables.setattr(sys, "argv", ["sweeps", *args, *heartbeat])
+            main()
+    except UserError as error:
+        error.output = output.getvalue()  # type: ignore[attr-defined]
+        raise
+    finally:
+        patch.undo()
+    return output.getvalue()
 
 
 def processes(folder: Path) -> list[str]:
@@ -162,7 +203,8 @@ class Postgres:
 
     def __init__(self, binaries: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-        self.binaries, self.user = binaries, []
+        self.binaries, self.user = binaries, list[str]()
+        self.before: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:  # which PostgreSQL refuses
             shutil.chown(self.folder, "postgres")
             self.user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
@@ -195,6 +237,32 @@ class Postgres:
             assert self.server.poll() is None, (self.folder / "log").read_text()
             time.sleep(0.05)
 
+    def pooler(self) -> str:
+        """Start PgBouncer, in transaction mode, and return its address, empty where there is none."""
+        if not (binary := shutil.which("pgbouncer", path=f"/usr/sbin:{os.environ['PATH']}")):
+            return ""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        settings = f"""
+            [databases]
+            postgres = host=127.0.0.1 port={self.port} user=postgres
+            [pgbouncer]
+            listen_addr = 127.0.0.1
+            listen_port = {port}
+            unix_socket_dir =
+            auth_type = any
+            pool_mode = transaction
+            default_pool_size = 2
+            server_login_retry = 1
+        """
+        file = self.folder / "pgbouncer.ini"
+        file.write_text("\n".join(line.strip() for line in settings.splitlines()))
+        with open(self.folder / "pgbouncer.log", "w") as log:
+            command = [*self.user, binary, str(file)]
+            self.before = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", start_new_session=True)
+        return f"postgres://postgres@127.0.0.1:{port}/postgres"
+
     def kill(self) -> None:
         """End all its processes with SIGKILL."""
         pid = self.server.pid
@@ -217,5 +285,8 @@ def postgres() -> Iterator[Postgres]:
         server.start()
         yield server
     finally:
+        if server.before:
+            server.before.kill()
+            server.before.wait()
         server.kill()
         shutil.rmtree(server.folder)

@@ -5,14 +5,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-from dvc.repo.experiments.refs import ExpRefInfo
 
 from stages.common.errors import UserError
+from sweeps.drawing import MARKS, draw
 from sweeps.results import RESULTS, frame, load, summary, table
-from sweeps.trial import Checkout, git
+from sweeps.trial import Checkout
 from tests.project import ROOT, make_repository
+from tools.git import output
 
 ABLATION = {
     "metric": "test_accuracy",
@@ -92,20 +94,75 @@ def test_the_docs_show_the_committed_results(path: Path) -> None:
     assert shown == [table(load(path))]
 
 
-def test_the_metrics_of_a_training_that_has_not_ended_are_no_result(tmp_path: Path) -> None:
+def test_the_metrics_of_a_training_that_has_not_ended_are_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "metrics").mkdir()
     path = tmp_path / "metrics/cnn.json"
     unfinished = {"test_accuracy": 0.5, "history": [{"epoch": 1}, {"epoch": 2}]}
     path.write_text(json.dumps(unfinished))
     make_repository(tmp_path)
-    commit = git(tmp_path, "rev-parse", "HEAD")
-    checkout = Checkout(tmp_path, commit, None)
-    git(tmp_path, "update-ref", str(ExpRefInfo(commit, "fast")), commit)
+    monkeypatch.chdir(tmp_path)
+    commit = output("rev-parse", "HEAD")
+    checkout = Checkout("search", commit, None, tmp_path / "kept")
+    ref = f"refs/exps/{commit[:2]}/{commit[2:]}/search-a-s0"
+    output("update-ref", ref, commit)
+    assert checkout.missing(["search-a-s0", "search-b-s0"]) == ["search-b-s0"]
     with pytest.raises(
-        UserError, match=r"^fast: metrics/cnn.json is of a training that has not ended, after"
+        UserError, match=r"^search-a-s0: metrics/cnn.json is of a training that has not ended"
     ):
-        checkout.metrics("fast", "train_cnn")
+        checkout.metrics("search-a-s0", "train_cnn")
     path.write_text(json.dumps(unfinished | {"train_accuracy": 0.7}))
-    git(tmp_path, "commit", "-qam", "ended")
-    git(tmp_path, "update-ref", str(ExpRefInfo(commit, "fast")), "HEAD")
-    assert checkout.metrics("fast", "train_cnn") == {"test_accuracy": 0.5, "train_accuracy": 0.7}
+    output("commit", "-qam", "ended")
+    output("update-ref", ref, "HEAD")
+    assert checkout.metrics("search-a-s0", "train_cnn") == {"test_accuracy": 0.5, "train_accuracy": 0.7}
+
+
+def test_what_was_given_up_stands_below_the_table() -> None:
+    content = ABLATION | {
+        "pruned": {"0003": {"changes": {"reg.dropout": 0.5}, "epoch": 2, "test_accuracy": 0.25}},
+        "failed": {"none-s0": {"changes": {}, "why": "the loss is NaN"}},
+    }
+    lines = table(content).split("\n\n")
+    assert lines[0] == table(ABLATION)
+    assert lines[1:] == [
+        "Given up by the pruner (test accuracy so far): reg.dropout 0.5 (epoch 2, 0.2500).",
+        "Failed: none-s0 (the loss is NaN).",
+    ]
+
+
+def test_a_picture_shows_every_trial_at_its_values() -> None:
+    """Null, true and 1 are three choices; a pruned trial stands at its last accuracy, a failed one below."""
+    space = {
+        "reg.one_cycle_peak": {"categorical": {"choices": [None, True, 1]}},
+        "reg.dropout": {"float": {"low": 0.001, "high": 0.1, "log": True}},
+        "aug.crop_pad": {"int": {"low": 0, "high": 4}},
+        "aug.extra": {"categorical": {"choices": ["a", "b"]}},
+    }
+
+    def changes(peak: Any, dropout: float, pad: int) -> dict[str, Any]:
+        return {"reg.one_cycle_peak": peak, "reg.dropout": dropout, "aug.crop_pad": pad, "aug.extra": "b"}
+
+    done = {"train_cnn": {"validation_accuracy": 0.7, "train_accuracy": 0.9}}
+    content = {
+        "metric": "validation_accuracy",
+        "space": space,
+        "settings": {"0001": {"changes": changes(None, 0.01, 1), "seeds": {"0": done}}},
+        "pruned": {"0000": {"changes": changes(1, 0.1, 2), "epoch": 3, "validation_accuracy": 0.4}},
+        "failed": {"0002": {"changes": changes(True, 0.001, 3), "why": "NaN"}},
+    }
+    figure = draw(content)
+    assert figure.get_supylabel() == "validation accuracy"
+    panels = figure.axes
+    assert [panel.get_xlabel() for panel in panels] == list(space)
+    assert [panel.get_xscale() for panel in panels] == ["linear", "log", "linear", "linear"]
+    assert [label.get_text() for label in panels[0].get_xticklabels()] == ["null", "true", "1"]
+    expected = ([0, 2, 1], [0.01, 0.1, 0.001], [1, 2, 3], [1, 1, 1])
+    for panel, xs in zip(panels, expected, strict=True):
+        points = [np.asarray(line.get_xydata()) for line in panel.lines]
+        assert np.allclose(np.concatenate(points), np.stack([np.asarray(xs), [0.7, 0.4, 0]], axis=1))
+    assert [text.get_text() for text in panels[0].texts] == ["3"]
+    assert [text.get_text() for text in figure.legends[0].texts] == list(MARKS)
+    one = {key: content[key] for key in ("metric", "settings", "pruned")}
+    labels = [label.get_text() for label in draw(one).axes[0].get_yticklabels()]
+    assert [label.count("after epoch 3") for label in labels] == [0, 1]

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from stages.common.errors import UserError
-from sweeps.__main__ import main
 from sweeps.search import Search, load
-from tests.project import ROOT, command, make_repository
+from tests.project import ROOT, command
 
 TARGET = {"targets": ["train_regularized"], "seeds": [0]}
 HELD_OUT = {**TARGET, "fixed": {"data.validation_size": 5000}}
+SPACED = {**HELD_OUT, "trials": 2}
 DROPOUT = {"reg.dropout": {"float": {"low": 0, "high": 0.2}}}
 
 
@@ -74,24 +74,24 @@ def test_the_search_that_the_docs_show_is_valid(read: Any) -> None:
             "grid.reg.dropout is [], but must be parameters and lists",
         ),
         ({**TARGET, "settings": {"a": {}}, "pruner": {"NoPruner": {}}}, "NoPruner"),
-        ({**TARGET, "settings": {"a": {}}, "sampler": {"TPESampler": {"seeed": 1}}}, "seeed"),
+        ({**SPACED, "space": DROPOUT, "sampler": {"TPESampler": {"seeed": 1}}}, "seeed"),
         ({**HELD_OUT}, "give one of settings, grid and space"),
-        ({**HELD_OUT, "settings": {"a": {}}, "space": DROPOUT}, "give one of settings, grid and space"),
-        ({**TARGET, "space": DROPOUT}, "data.validation_size above 0"),
+        ({**SPACED, "settings": {"a": {}}, "space": DROPOUT}, "give one of settings, grid and space"),
+        ({**TARGET, "trials": 2, "space": DROPOUT}, "data.validation_size above 0"),
         ({**TARGET, "grid": {"reg.dropout": [0, 0.1]}}, "data.validation_size above 0"),
         ({**HELD_OUT, "grid": {"reg.dropout": [0, 0.1, 7]}}, "reg.dropout is 7"),
-        ({**HELD_OUT, "space": DROPOUT, "targets": ["train_cnn", "train_augmented"]}, "one target"),
-        ({**HELD_OUT, "space": {"reg.dropout": {"float": {"low": 0.2, "high": 0.1}}}}, "low <= high"),
-        ({**HELD_OUT, "space": {"reg.dropout": {"float": {"low": 0, "high": 2}}}}, "reg.dropout is 2,"),
-        ({**HELD_OUT, "space": {"reg.dropout": {"float": {"low": 0}}}}, "high"),
-        ({**HELD_OUT, "space": {"reg.dropout": {"real": {"low": 0, "high": 1}}}}, "suggest_real"),
-        ({**HELD_OUT, "space": {"aug.crop_pad": {"float": {"low": 0, "high": 2}}}}, "must be a whole number"),
+        ({**SPACED, "space": DROPOUT, "targets": ["train_cnn", "train_augmented"]}, "one target"),
+        ({**SPACED, "space": {"reg.dropout": {"float": {"low": 0.2, "high": 0.1}}}}, "low <= high"),
+        ({**SPACED, "space": {"reg.dropout": {"float": {"low": 0, "high": 2}}}}, "reg.dropout is 2,"),
+        ({**SPACED, "space": {"reg.dropout": {"float": {"low": 0}}}}, "high"),
+        ({**SPACED, "space": {"reg.dropout": {"real": {"low": 0, "high": 1}}}}, "suggest_real"),
+        ({**SPACED, "space": {"aug.crop_pad": {"float": {"low": 0, "high": 2}}}}, "must be a whole number"),
         (
-            {**HELD_OUT, "space": {"reg.dropout": {"categorical": {"choices": [0, "a"]}}}},
+            {**SPACED, "space": {"reg.dropout": {"categorical": {"choices": [0, "a"]}}}},
             "reg.dropout is 'a'",
         ),
         (
-            {**HELD_OUT, "space": {"reg.droput": {"float": {"low": 0, "high": 0.2}}}},
+            {**SPACED, "space": {"reg.droput": {"float": {"low": 0, "high": 0.2}}}},
             "unknown key 'reg.droput'",
         ),
         ({**HELD_OUT, "space": DROPOUT, "trials": 0}, "trials is 0, but must be a whole number above 0"),
@@ -106,6 +106,34 @@ def test_the_search_that_the_docs_show_is_valid(read: Any) -> None:
             "targets: [train_cnn]\nseeds: [0]\nsettings: {off: {}}",
             "is false, but must be {name: changes}, names such as off in quotes",
         ),
+        ({**TARGET, "settings": {"a": {}}, "trails": 2}, "unknown key 'trails' (did you mean trials?)"),
+        ({**TARGET, "settings": {"a": {}}, "trials": 2}, "trials means nothing with settings: remove it"),
+        ({**TARGET, "settings": {"a": {}}, "pruner": {"MedianPruner": {}}}, "pruner means nothing with sett"),
+        (
+            {**HELD_OUT, "grid": {"reg.dropout": [0]}, "trials": 2},
+            "trials means nothing with grid: remove it",
+        ),
+        ({**HELD_OUT, "grid": {"reg.dropout": [0]}, "sampler": {"TPESampler": {}}}, "sampler means nothing"),
+        ({**HELD_OUT, "space": DROPOUT}, "trials is missing: it must be a whole number above 0"),
+        ({**TARGET, "seeds": [0, 1, 0], "settings": {"a": {}}}, "seeds has 0 twice"),
+        ({**TARGET, "targets": ["train_cnn"] * 2, "settings": {"a": {}}}, 'targets has "train_cnn" twice'),
+        ({**HELD_OUT, "grid": {"cnn.blocks": [[[4]], [[4]]]}}, "grid.cnn.blocks has [[4]] twice"),
+        ({**HELD_OUT, "grid": {"data.validation_size": [100, 200]}}, "is in fixed and in grid"),
+        (
+            {"targets": ["train_cnn"], "seeds": [0], "settings": {"a": {}, "b": {"reg.dropout": 0.1}}},
+            "reg.dropout is read by none of train_cnn: it would change nothing",
+        ),
+        (
+            {**TARGET, "fixed": {"viz.crop_top": 1}, "settings": {"a": {}}},
+            "unknown key 'viz.crop_top'",
+        ),
+        ({**TARGET, "fixed": {"viz.model": "cnn"}, "settings": {"a": {}}}, "viz.model is read by none of"),
+        (
+            {**SPACED, "space": {"cnn.blocks": {"categorical": {"choices": [[[4]], [[8]]]}}}},
+            "space.cnn.blocks has the choice [[4]], but Optuna takes no lists: use a grid",
+        ),
+        ("", "the file is null, but must be a mapping with text keys: targets, seeds, "),
+        ("[train_cnn]", "the file is ['train_cnn'], but must be a mapping"),
         ("7", "the file is 7, but must be a mapping with text keys: targets, seeds, "),
     ],
 )
@@ -116,6 +144,20 @@ def test_a_wrong_file_is_refused_in_one_line(read: Any, content: Any, expected: 
     assert "search.yaml" in message
     assert expected in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["GridSampler", "CmaEsSampler", "GPSampler", "QMCSampler", "BruteForceSampler", "PartialFixedSampler"],
+)
+def test_a_sampler_that_could_not_run_is_refused_by_name(name: str, read: Any) -> None:
+    with pytest.raises(UserError, match=rf"sampler\.{name}.* must be one of TPESampler, RandomSampler, "):
+        read({**SPACED, "space": DROPOUT, "sampler": {name: {}}})
+
+
+def test_a_pruner_that_could_not_run_is_refused_by_name(read: Any) -> None:
+    with pytest.raises(UserError, match=r"pruner\.WilcoxonPruner.* must be one of MedianPruner, "):
+        read({**SPACED, "space": DROPOUT, "pruner": {"WilcoxonPruner": {}}})
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -151,7 +193,9 @@ def test_a_training_added_to_the_pipeline_may_be_a_target(tmp_path: Path) -> Non
     ("args", "status", "expected"),
     [
         (["--help"], 0, "usage: python -m sweeps [-h]"),
-        ([], 2, "the following arguments are required: command, search"),
+        ([], 2, "the following arguments are required: command"),
+        (["run"], 2, "the following arguments are required: search"),
+        (["stop", "x"], 2, "the following arguments are required: trial"),
         (["run", "x.yaml", "--stroage", "x"], 2, "unrecognized arguments: --stroage x"),
         (["walk", "x.yaml"], 2, "invalid choice: 'walk'"),
     ],
@@ -184,7 +228,7 @@ def test_a_space_is_sampled_within_its_ranges(read: Any) -> None:
         "aug.crop_pad": {"int": {"low": 1, "high": 3}},
         "reg.one_cycle_peak": {"categorical": {"choices": [None, 0.01]}},
     }
-    search = read({**HELD_OUT, "space": space, "trials": 7, "sampler": {"RandomSampler": {"seed": 0}}})
+    search = read({**SPACED, "space": space, "trials": 7, "sampler": {"RandomSampler": {"seed": 0}}})
     assert list(search.planned_trials()) == [f"{number:04}" for number in range(7)]
     study = optuna.create_study()
     search.prepare(study)
@@ -194,16 +238,3 @@ def test_a_space_is_sampled_within_its_ranges(read: Any) -> None:
         assert 0.05 <= changes["reg.dropout"] <= 0.2
         assert changes["aug.crop_pad"] in (1, 2, 3)
         assert changes["reg.one_cycle_peak"] in (None, 0.01)
-
-
-def test_a_project_in_another_repository_is_refused_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "hw3"
-    folder.mkdir()
-    (folder / "params.yaml").touch()
-    make_repository(tmp_path)
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["sweeps", "run", "sweeps/ablation.yaml"])
-    with pytest.raises(UserError, match=r"^hw3/ is a folder of another repository: for sweeps the project"):
-        main()

@@ -8,25 +8,19 @@ import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState
-from PIL import Image
 
 from stages.common.errors import UserError
-from sweeps.search import Search
-from sweeps.worker import Worker
-from tests.project import ROOT, TINY, command, commit, copy_project, dvc
+from tests.project import TINY, command, commit, copy_project, dvc
 from tests.sweeps.support import fake_project, gone, postgres, processes, start, sweep, write_search
 
 pytestmark = pytest.mark.slow
@@ -54,7 +48,7 @@ def git(folder: Path, *args: str) -> str:
 
 def refs(folder: Path) -> list[str]:
     names = git(folder, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
-    return sorted(name for name in names if "/exec/" not in name)
+    return sorted(name for name in names if "/exec/" not in name and "/apply/" not in name)
 
 
 def experiments(repository: Path) -> list[str]:
@@ -68,12 +62,38 @@ def trained(folder: Path, line: str = "begin") -> list[tuple[str, str]]:
     return [(values[0], values[1]) for kind, *values in lines if kind == line][1:]
 
 
-def study_of(url: str, folder: Path, name: str) -> optuna.Study:
-    return optuna.load_study(study_name=f"{name}@{git(folder, 'rev-parse', 'HEAD')[:10]}", storage=url)
+def epochs_found(folder: Path) -> list[int]:
+    """How many epochs each training that began found, since the project was made."""
+    lines = (folder / "log").read_text().splitlines()
+    return [int(line.split()[3]) for line in lines if line.startswith("begin")][1:]
+
+
+def study_of(url: str, name: str) -> optuna.Study:
+    """The only study of the search ``name``."""
+    (title,) = [title for title in optuna.get_all_study_names(url) if title.startswith(f"{name}@")]
+    return optuna.load_study(study_name=title, storage=url)
 
 
 def embedded(folder: Path, name: str) -> optuna.Study:
-    return study_of(f"sqlite:///{folder}/runs/sweep/studies.db", folder, name)
+    return study_of(f"sqlite:///{folder}/runs/sweep/studies.db", name)
+
+
+def states(folder: Path, name: str) -> list[TrialState]:
+    return [trial.state for trial in embedded(folder, name).trials]
+
+
+def refusal(folder: Path, *args: str) -> str:
+    """The one line with which ``python -m sweeps`` refuses."""
+    with pytest.raises(UserError) as refused:
+        sweep(folder, *args)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def row(folder: Path, search: str, trial: str) -> list[str]:
+    """The row of ``trial`` that ``status`` shows: state, attempts, worker, since, why."""
+    lines = [line.strip("|").split("|") for line in sweep(folder, "status", search).splitlines()]
+    return next([cell.strip() for cell in line[1:]] for line in lines if line[0].strip() == trial)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
@@ -83,7 +103,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def test_every_setting_and_seed_becomes_an_experiment(project: Path) -> None:
+def test_every_setting_and_seed_becomes_an_experiment_and_a_line_of_the_report(project: Path) -> None:
     write_search(project, "two", seeds=[0, 1], settings=TWO)
     before = git(project, "rev-parse", "HEAD")
     output = sweep(project, "run", "two.yaml")
@@ -96,7 +116,8 @@ def test_every_setting_and_seed_becomes_an_experiment(project: Path) -> None:
     # the checkout is as it was, and shows, compares and adopts them
     assert git(project, "rev-parse", "HEAD") == before
     assert git(project, "status", "--porcelain") == ""
-    assert not list(project.glob("runs/tmp/*-s[01]-*"))
+    assert not list(project.glob("runs/tmp/*/*"))
+    assert not list(project.glob("runs/sweep/two@*/*"))
     rows = csv.DictReader(dvc(project, "exp", "show", "--csv").splitlines())
     shown = {row["Experiment"]: row["validation_accuracy"] for row in rows}
     assert {name: float(shown[name]) for name in names} == pytest.approx(
@@ -108,68 +129,66 @@ def test_every_setting_and_seed_becomes_an_experiment(project: Path) -> None:
     assert (project / "models/regularized.safetensors").read_text().startswith("0.91")
     git(project, "checkout", "-q", "--", ".")
 
-    # all of it is done: once more does nothing
-    assert sweep(project, "run", "two.yaml") == ""
-    assert sweep(project, "worker", "two") == ""
-    assert len(trained(project)) == 4
-
-
-def test_a_clone_may_be_on_another_file_system_than_the_cache(project: Path) -> None:
-    if not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == project.stat().st_dev:
-        pytest.skip("no other file system here")
-    write_search(project, "two", settings=TWO)
-    with TemporaryDirectory(dir="/dev/shm") as folder:
-        sweep(project, "run", "two.yaml", temporary=Path(folder))
-        assert not list(Path(folder).glob("*-s0-*"))
-    dvc(project, "exp", "apply", "two-weak-s0")
-    assert (project / "models/regularized.safetensors").read_text().startswith("0.9 ")
-    assert (project / "data/dataset").read_text() == "images"
-    assert (project / "log").read_text().count("download") == 1
-
-
-def test_the_report_has_mean_and_spread_of_the_experiments(project: Path) -> None:
-    write_search(project, "two", seeds=[0, 1, 2], settings=TWO)
-    sweep(project, "run", "two.yaml")
     table = sweep(project, "report", "two").splitlines()
-    values = [0.9 - 0.5, 0.91 - 0.5, 0.92 - 0.5]
-    cells = [cell.strip() for cell in table[3].strip("|").split("|")]
-    assert cells == [
+    values = [0.9 - 0.5, 0.91 - 0.5]
+    assert [cell.strip() for cell in table[3].strip("|").split("|")] == [
         *("regularized", "weak"),
         f"{statistics.mean(values):.4f}",
         f"{statistics.stdev(values):.4f}",
-        *("+0.4000", "0.9100", "+0.5000", "3"),
+        *("+0.4000", "0.9050", "+0.5000", "2"),
     ]
     content = json.loads((project / "sweeps/results/two.json").read_text())
-    assert content["commit"] == git(project, "rev-parse", "HEAD")
+    assert content["commit"] == before
     assert content["settings"]["weak"]["changes"] == {"reg.dropout": 0.1}
     seed = content["settings"]["weak"]["seeds"]["1"]
     assert seed["experiment"] == "two-weak-s1"
     assert seed["train_regularized"]["test_accuracy"] == pytest.approx(0.41)
     assert (project / "sweeps/results/two.png").read_bytes().startswith(b"\x89PNG")
-    git(project, "update-ref", "-d", refs(project)[-1])
-    process = start(project, "report", "two")
-    assert "two-weak-s2" in process.communicate(timeout=60)[0]  # and not what is committed in its place
-    assert process.returncode == 1
+
+    # all of it is done: once more does nothing, beside the report and after commits that change nothing of it
+    assert sweep(project, "run", "two.yaml") == ""
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("image: ", "image:  # viz is not read\n    "))
+    commit(project, "the report, and a parameter of another stage")
+    assert sweep(project, "worker", "two") == ""
+    assert len(trained(project)) == 4
+    # more seeds are more trials, and what is gone is made again: from the run cache, without a training
+    write_search(project, "two", seeds=[0, 1, 2], settings=TWO)
+    git(project, "update-ref", "-d", refs(project)[0])
+    assert "two-strong-s0 is gone" in refusal(project, "report", "two")
+    assert row(project, "two", "strong-s0")[0] == "left"
+    sweep(project, "run", "two.yaml")
+    assert experiments(project) == sorted([*names, "two-strong-s2", "two-weak-s2"])
+    assert trained(project)[4:] == [("2", "0.5"), ("2", "0.1")]
+    # what the targets depend on makes another study
+    (project / "train.py").write_text((project / "train.py").read_text() + "# another\n")
+    assert "not as in commit" in refusal(project, "run", "two.yaml")
+    assert "train.py" in refusal(project, "worker", "two")
+    commit(project, "another training")
+    assert "two has not been run with the code and parameters of" in refusal(project, "worker", "two")
 
 
-def test_a_search_sees_validation_accuracy_only_and_repeats_what_survives(project: Path) -> None:
-    space = {"reg.dropout": {"float": {"low": 0.1, "high": 0.4}}}
-    write_search(project, "find", seeds=[0, 1], space=space, trials=2)
+def test_a_search_sees_validation_accuracy_only_and_survives_a_setting_that_fails(project: Path) -> None:
+    space = {"reg.dropout": {"categorical": {"choices": [0.1, 0.9]}}}
+    sampler = {"RandomSampler": {"seed": 0}}  # takes 0.9, then 0.1
+    write_search(project, "find", seeds=[0, 1], space=space, trials=2, sampler=sampler)
     sweep(project, "run", "find.yaml")
-    trials = embedded(project, "find").trials
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
-    for trial in trials:
-        accuracy = 1 - trial.params["reg.dropout"]
-        assert trial.value == pytest.approx(accuracy + 0.005)  # the mean of both seeds'
-        assert trial.intermediate_values == pytest.approx({1: accuracy / 2, 2: accuracy})
-        assert trial.user_attrs.keys() == {"name"}
-    assert experiments(project) == [f"find-000{trial}-s{seed}" for trial in (0, 1) for seed in (0, 1)]
-    table = sweep(project, "report", "find").splitlines()
-    assert "test" not in (project / "sweeps/results/find.json").read_text() + table[0]
-    best = max(trials, key=lambda trial: trial.value or 0)
-    assert f"| reg.dropout {best.params['reg.dropout']:.3g} " in table[2]
-    with Image.open(project / "sweeps/results/find.png") as picture:
-        assert np.asarray(picture.convert("L")).std() > 10  # something is drawn
+    trials = {trial.params["reg.dropout"]: trial for trial in embedded(project, "find").trials}
+    assert trials[0.9].value == 0
+    assert trials[0.1].value == pytest.approx(0.905)  # the mean of both seeds'
+    assert trials[0.1].intermediate_values == pytest.approx({1: 0.45, 2: 0.9})
+    assert {trial.state for trial in trials.values()} == {TrialState.COMPLETE}
+    assert trained(project).count(("0", "0.9")) == 1
+    table = sweep(project, "report", "find")
+    assert "test" not in (project / "sweeps/results/find.json").read_text() + table
+    assert "| reg.dropout 0.1 " in table
+    assert "Failed: reg.dropout 0.9 (0.9 is too much)." in table
+    # what is there under the name of a trial was made with other parameters
+    shutil.rmtree(project / "runs/sweep")
+    search = yaml.safe_load((project / "find.yaml").read_text())
+    grid = {"targets": search["targets"], "seeds": [0, 1], "grid": {"reg.dropout": [0.3, 0.2]}}
+    (project / "find.yaml").write_text(yaml.safe_dump(grid))
+    assert "is there, with other parameters: remove it" in refusal(project, "run", "find.yaml")
 
 
 def test_pruning_ends_the_training_within_an_epoch_and_leaves_nothing(project: Path) -> None:
@@ -181,139 +200,117 @@ def test_pruning_ends_the_training_within_an_epoch_and_leaves_nothing(project: P
         pruner={"ThresholdPruner": {"lower": 0.2, "n_warmup_steps": 2}},  # then 0.5 * 2/8 and 0.9 * 2/8
     )
     output = sweep(project, "run", "prune.yaml")
-    assert "prune-0000-s0: pruned after epoch 2" in output
-    assert gone(project)
+    assert "0000: pruned after epoch 2" in output
+    assert gone(project / "runs")
     assert trained(project, "end") == [("0", "0.1")]
     assert experiments(project) == ["prune-0001-s0"]
-    states = [trial.state for trial in embedded(project, "prune").trials]
-    assert states == [TrialState.PRUNED, TrialState.COMPLETE]
-    assert not list(project.glob("runs/tmp/*-s[01]-*"))
+    assert states(project, "prune") == [TrialState.PRUNED, TrialState.COMPLETE]
+    assert not list(project.glob("runs/tmp/*/*"))
     assert json.loads((project / ".dvc/tmp/rwlock").read_text()) == {}
     assert git(project, "status", "--porcelain") == ""
+    assert "reg.dropout 0.5 (epoch 2, 0.1250)" in sweep(project, "report", "prune")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_ended_worker_leaves_no_process_and_the_next_one_goes_on(project: Path, signum: int) -> None:
     write_search(project, "long", settings=TWO, fixed={"train.epochs": 4})
     worker = start(project, "run", "long.yaml")
-    wait_for(lambda: trained(project))
+    (metrics,) = wait_for_files(project, "runs/tmp/*/long-strong-s0-*/runs/checkpoints/*.json")
+    wait_for(lambda: len(json.loads(metrics.read_text())) == 2)
     assert any("train.py" in line for line in processes(project))
     os.kill(worker.pid, signum)
     output, _ = worker.communicate(timeout=10)
     assert gone(project), processes(project)
-    if signum != signal.SIGKILL:
+    clones = list(project.glob("runs/tmp/*/*/dvc.yaml"))
+    if signum == signal.SIGKILL:
+        assert len(clones) == 1
+    else:
         assert worker.returncode == 128 + signum
-        assert output.splitlines()[-1].startswith("stopped: the running trial is given up")
-        assert not list(project.glob("runs/tmp/*-s0-*"))
+        assert output.splitlines()[-1].startswith("stopped: the next worker goes on with the running trial")
+        assert clones == []
     assert experiments(project) == []
-    sweep(project, "worker", "long")
-    assert experiments(project) == ["long-strong-s0", "long-weak-s0"]
-    assert Counter(trained(project, "end")) == {("0", "0.5"): 1, ("0", "0.1"): 1}
+    place, options = project, list[str]()
+    if signum == signal.SIGTERM:  # as on another machine, where what is kept is shared
+        place = Path(shutil.copytree(project, project.with_name("other"), ignore=lambda *_: ["sweep"]))
+        shared = project / "runs/sweep"
+        options = ["--storage", f"sqlite:///{shared}/studies.db", "--checkpoints", str(shared)]
+    output = sweep(place, "worker", "long", *options)
+    assert experiments(place) == ["long-strong-s0", "long-weak-s0"]
+    assert Counter(trained(place, "end")) == {("0", "0.5"): 1, ("0", "0.1"): 1}
+    assert "long-strong-s0: regularized: continues after epoch 2" in output
+    assert sorted(epochs_found(place)) == [0, 0, 2]
+    assert not list(place.glob("runs/tmp/*/*"))  # also what SIGKILL left
+    assert not list(project.glob("runs/sweep/long@*/*"))
 
 
-def test_a_retry_keeps_what_was_chosen_though_the_last_attempt_came_to_nothing() -> None:
-    study, nothing = optuna.create_study(), cast(Any, None)
-    space = {"reg.dropout": {"float": {"low": 0, "high": 1}}}
-    worker = Worker("", study, nothing, Search(targets=["train_cnn"], seeds=[0], space=space), nothing)
-    study.enqueue_trial({"reg.dropout": 0.25}, {"name": "0000"})
-    study.tell(study.ask(), state=TrialState.FAIL)  # before it asked for a value
-    assert worker.enqueue(worker.trials())
-    assert study.ask().suggest_float("reg.dropout", 0, 1) == 0.25
+def wait_for_files(folder: Path, pattern: str) -> list[Path]:
+    wait_for(lambda: list(folder.glob(pattern)))
+    return list(folder.glob(pattern))
 
 
-@pytest.mark.parametrize("end", ["succeeds", "fails", "reports"])
-def test_a_worker_whose_trial_was_given_away_goes_on(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, nothing = optuna.create_study(), cast(Any, None)
-
-    def objective(worker: Worker, trial: optuna.Trial) -> float:
-        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # as another worker does
-        if end == "fails":
-            raise UserError
-        if end == "reports":
-            trial.report(0.5, 1)
-        return 0.5
-
-    monkeypatch.setattr(Worker, "objective", objective)
-    worker = Worker("", study, nothing, nothing, nothing)
-    worker.run_next()
-    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
-    monkeypatch.setattr(Worker, "objective", lambda worker, trial: "".index("x"))
-    with pytest.raises(ValueError, match="substring"):  # what else goes wrong is not hidden
-        worker.run_next()
-
-
-def test_what_is_only_here_is_not_taken_for_handed_over(project: Path, tmp_path: Path) -> None:
-    remote = tmp_path / "remote.git"
-    dvc(project, "remote", "add", "-d", "store", "../store")
-    write_search(project, "two", settings=TWO)
-    git(project, "clone", "-q", "--bare", ".", str(remote))
-    sweep(project, "run", "two.yaml")
-    sweep(project, "run", "two.yaml", "--remote", str(remote), "--storage", f"sqlite:///{tmp_path}/other.db")
-    assert experiments(remote) == ["two-strong-s0", "two-weak-s0"]
-    assert len(trained(project)) == 2
-    dvc(project, "exp", "apply", "two-weak-s0")
-    for folder in (".dvc/cache", "models"):
-        shutil.rmtree(project / folder)
-    dvc(project, "pull")
-    assert (project / "models/regularized.safetensors").read_text().startswith("0.9 ")
+def test_whose_fault_it_was(project: Path) -> None:
+    settings = {"bad": {"reg.dropout": 0.9}, "large": {"reg.dropout": 0.8}, **TWO}
+    write_search(project, "bad", settings=settings, fixed={"train.epochs": 1})
+    with pytest.raises(UserError, match="1 of 4 trials failed: 'python -m sweeps status bad' says which"):
+        sweep(project, "run", "bad.yaml")
+    # a failure that would repeat was tried once, memory that ran out twice: the second time it succeeded
+    assert Counter(value for _, value in trained(project)) == {"0.9": 1, "0.8": 2, "0.5": 1, "0.1": 1}
+    assert experiments(project) == ["bad-large-s0", "bad-strong-s0", "bad-weak-s0"]
+    state, attempts, worker, _, why = row(project, "bad", "bad-s0")
+    assert (state, attempts, worker.split()[1]) == ("failed", "1", str(os.getpid()))
+    words, log = why.rstrip(")").split(" (")
+    assert words == "0.9 is too much"
+    assert "error: 0.9 is too much" in (project / log).read_text()
+    with pytest.raises(UserError):  # it would only repeat
+        sweep(project, "run", "bad.yaml")
+    assert len(trained(project)) == 5
+    sweep(project, "retry", "bad", "bad-s0")
+    with pytest.raises(UserError):
+        sweep(project, "worker", "bad")
+    assert len(trained(project)) == 6
+    sweep(project, "stop", "bad", "bad-s0")
+    assert row(project, "bad", "bad-s0")[0] == "stopped"
+    assert sweep(project, "run", "bad.yaml") == ""
+    assert "bad has no trial bed-s0: it has bad-s0, " in refusal(project, "stop", "bad", "bed-s0")
+    # a failure before a training is the worker's, and costs no trial
+    (project / "download.py").write_text("import sys; sys.exit('error: no archive')")
+    commit(project, "a download that fails")
+    assert refusal(project, "run", "bad.yaml") == "no archive"
+    assert len(trained(project)) == 6
 
 
-def test_a_setting_that_fails_is_tried_again_and_reported(project: Path) -> None:
-    write_search(project, "bad", settings={"bad": {"reg.dropout": 0.9}, **TWO})
-    process = start(project, "run", "bad.yaml")
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
-    lines = output.splitlines()
-    assert lines[-1] == "error: 1 trials failed 5 times: run the search again to retry"
-    assert sum("bad-bad-s0" in line and "0.9 is too much" in line for line in lines) == 5
-    assert experiments(project) == ["bad-strong-s0", "bad-weak-s0"]
-    for word, more in (("worker", 0), ("run", 5)):  # workers that come later do not add to it
-        process = start(project, word, "bad.yaml")
-        assert process.communicate(timeout=120)[0].count("0.9 is too much") == more
-        assert process.returncode == 1
-    assert len(trained(project)) == 2 + 5 + 5
+def test_a_trial_is_stopped_from_elsewhere(project: Path) -> None:
+    write_search(project, "long", settings=TWO, fixed={"train.epochs": 30})
+    worker = start(project, "run", "long.yaml")
+    wait_for(lambda: trained(project))
+    assert row(project, "long", "strong-s0")[0] == "running"
+    for trial in ("strong-s0", "weak-s0"):
+        sweep(project, "stop", "long", trial)
+    output, _ = worker.communicate(timeout=20)
+    assert worker.returncode == 0, output
+    assert "strong-s0: given to another worker, or stopped" in output
+    assert gone(project)
+    assert trained(project, "end") == []
 
 
-def test_who_may_not_join_is_refused_in_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_search(project, "two", settings=TWO)
-
-    def refusal(*args: str) -> str:
-        process = start(project, *args)
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == 1
-        assert output.count("\n") == 1
-        return output
-
-    assert "has not been run" in refusal("worker", "two")
-    assert "--storage: " in refusal("run", "two.yaml", "--storage", "postgresql://x@127.0.0.1:1/x")
-    assert "two-x.yaml: FileNotFoundError" in refusal("run", "two-x.yaml")
-    assert "two words is no name of a search" in refusal("run", "two words.yaml")
-    assert "--remote needs a default DVC remote" in refusal("run", "two.yaml", "--remote", "origin")
-    with monkeypatch.context() as patch:
-        patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-        git(project, "config", "--unset", "user.email")
-        assert "git config user.email failed" in refusal("run", "two.yaml")
-        git(project, "config", "user.email", "t@e.org")
-    sweep(project, "run", "two.yaml")
-    (project / "train.py").write_text("changed")
-    assert "train.py" in refusal("worker", "two")
-    commit(project, "another commit")
-    assert "has not been run" in refusal("worker", "two")
-    assert "these files differ from the study's commit" in refusal(
-        "worker", f"two@{git(project, 'rev-parse', 'HEAD^')}"
-    )
-
-
-def test_two_workers_on_the_embedded_file_share_the_trials(project: Path) -> None:
-    write_search(project, "many", seeds=[0, 1, 2, 3], settings=TWO, fixed={"train.epochs": 1})
-    workers = [start(project, "run", "many.yaml") for _ in range(2)]
-    for worker in workers:
-        output, _ = worker.communicate(timeout=120)
-        assert worker.returncode == 0, output
-    assert len(experiments(project)) == 8
+def test_workers_share_the_processors_and_one_display(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    write_search(project, "many", seeds=[0, 1, 2], settings=TWO, fixed={"train.epochs": 1})
+    together = start(project, "run", "many.yaml", "--workers", "2")
+    output, _ = together.communicate(timeout=120)
+    assert together.returncode == 0, output
+    assert len(experiments(project)) == 6
     assert set(Counter(trained(project)).values()) == {1}
-    assert not [trial for trial in embedded(project, "many").trials if not trial.state.is_finished()]
+    threads = {line.split()[1] for line in (project / "log").read_text().splitlines() if "threads" in line}
+    assert threads == {"None", str(max(1, len(os.sched_getaffinity(0)) // 2))}
+    assert sum(line.startswith("many-") for line in output.splitlines()) == 6
+    # where it is killed, all its workers and trainings end
+    write_search(project, "more", settings=TWO, fixed={"train.epochs": 60})
+    together = start(project, "run", "more.yaml", "--workers", "2")
+    wait_for(lambda: len(trained(project)) == 8)
+    os.kill(together.pid, signal.SIGKILL)
+    together.communicate()
+    assert gone(project)
 
 
 def test_the_real_training_gives_what_it_gives_without_a_sweep(tmp_path: Path) -> None:
@@ -325,9 +322,15 @@ def test_the_real_training_gives_what_it_gives_without_a_sweep(tmp_path: Path) -
         "off",
         settings={"off": {"reg.one_cycle_peak": None, "reg.batch_norm": False, "aug.extra": ERASING}},
         seeds=[3],
+        fixed={"train.epochs": 20},
     )
-    sweep(folder, "run", "off.yaml")
+    worker = start(folder, "run", "off.yaml")
+    wait_for_files(folder, "runs/sweep/off@*/off-off-s3/checkpoints/*.pt")
+    worker.terminate()
+    assert worker.wait() == 143
+    assert "off-off-s3: regularized: continues after epoch" in sweep(folder, "worker", "off")
     changes = ["-S", "reg.one_cycle_peak=null", "-S", "reg.batch_norm=false", "-S", "train.seed=3"]
+    changes += ["-S", "train.epochs=20"]
     changes += ["-S", "aug.extra=[{RandomErasing: {p: 0.25, value: random}}]"]
     dvc(folder, "exp", "run", "-n", "direct", "--force", "--single-item", *changes, "train_regularized")
     of = [json.loads(git(folder, "show", f"{ref}:metrics/regularized.json")) for ref in refs(folder)]
@@ -359,9 +362,14 @@ def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path
         for identity in (("user.name", "T"), ("user.email", "t@e.org")):
             subprocess.run(["git", "config", *identity], cwd=folder, check=True)
 
+    args = ("run", "chaos.yaml", "--remote", "origin")
     with postgres() as server:
-        args = ("run", "chaos.yaml", "--remote", "origin", "--storage", server.url)
-        workers = {folder: start(folder, *args, log=log) for folder in folders}
+        variables = {"SWEEP_STORAGE": server.pooler() or server.url}
+
+        def begin(folder: Path) -> subprocess.Popen[str]:
+            return start(folder, *args, log=log, variables=variables)
+
+        workers = {folder: begin(folder) for folder in folders}
         kills = 0
         while any(worker.poll() is None for worker in workers.values()):
             time.sleep(chance.uniform(0.5, 3))
@@ -378,13 +386,12 @@ def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path
             for folder, worker in workers.items():
                 if worker.poll() not in (None, 0):
                     output = worker.communicate()[0]
-                    begun_without_database = output.startswith("error: --storage: ")
-                    assert worker.returncode == -signal.SIGKILL or begun_without_database, output
-                    workers[folder] = start(folder, *args, log=log)
+                    if worker.returncode != -signal.SIGKILL:  # as the database was away
+                        assert output.splitlines()[-1].startswith("error: --storage postgresql"), output
+                    workers[folder] = begin(folder)
         names = [f"chaos-{name}-s{seed}" for name in settings for seed in (0, 1)]
         states = [
-            (trial.state, trial.user_attrs.get("name", ""))
-            for trial in study_of(server.url, origin, "chaos").trials
+            (trial.state, trial.user_attrs.get("name", "")) for trial in study_of(server.url, "chaos").trials
         ]
 
     assert kills == 9
@@ -411,11 +418,3 @@ def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path
         } <= files
     # and no process is left
     assert all(gone(folder) for folder in folders)
-
-
-def test_workers_that_come_first_at_once_all_find_the_tables(tmp_path: Path) -> None:
-    code = "import sys; from sweeps.storage import connect; connect(sys.argv[1], 1)"
-    args = [sys.executable, "-W", "ignore", "-c", code, f"sqlite:///{tmp_path}/studies.db"]
-    first = [subprocess.Popen(args, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    errors = [process.communicate()[1] for process in first]
-    assert [process.returncode for process in first] == [0, 0, 0, 0], errors

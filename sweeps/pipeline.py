@@ -1,0 +1,95 @@
+"""What trainings depend on, as ``dvc.yaml`` has it. Where that differs, another study begins."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.common.errors import UserError
+from stages.common.params import PARAMS
+from tools.git import output
+
+PIPELINE = Path("dvc.yaml")
+
+
+class Pipeline:
+    """The trainings ``targets`` and the stages ``before`` them, at a commit or as they are here."""
+
+    def __init__(self, targets: Sequence[str], commit: str | None = None) -> None:
+        def read(path: Path) -> Any:
+            return parse(output("show", f"{commit}:./{path}") if commit else path.read_text(encoding="utf-8"))
+
+        pipeline = read(PIPELINE)["stages"]
+        made_by = {_path(out): name for name, stage in pipeline.items() for out in stage.get("outs", ())}
+        self.stages, waiting = dict[str, Any](), [*targets]
+        while waiting:
+            name = waiting.pop()
+            if name not in pipeline:
+                raise UserError(f"{PIPELINE} has no stage {name}{f' at {commit[:10]}' if commit else ''}")
+            self.stages[name] = pipeline[name]
+            waiting += [made_by[path] for path in pipeline[name].get("deps", ()) if path in made_by]
+        self.before = [name for name in self.stages if name not in targets]
+        deps = {path for stage in self.stages.values() for path in stage.get("deps", ())}
+        self.files = [f"./{path}" for path in sorted(deps - made_by.keys())]
+        self.keys = {key for stage in self.stages.values() for key in stage.get("params", ())}
+        params = read(PARAMS)
+        self.params = {
+            key: params.get(section, {}).get(name, {}) if name else params.get(section, {})
+            for key in sorted(self.keys)
+            for section, _, name in [key.partition(".")]
+        }
+
+    def reads(self, parameter: str) -> bool:
+        """Whether one of the stages reads ``parameter``."""
+        return not self.keys.isdisjoint({parameter, parameter.split(".")[0]})
+
+
+def digest(targets: Sequence[str], commit: str) -> str:
+    """Eight hexadecimal digits of all that decides what ``targets`` give at ``commit``."""
+    pipeline = Pipeline(targets, commit)
+    files = output("ls-tree", commit, "--", *pipeline.files)
+    content = json.dumps([files, pipeline.stages, pipeline.params], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+def require_committed(targets: Sequence[str], commit: str) -> None:
+    """Refuse to start where ``targets`` would not be what the files here say, since ``commit`` is what runs.
+
+    Raises:
+        UserError: naming the files that differ.
+    """
+    here, there = Pipeline(targets), Pipeline(targets, commit)
+    changed = output("diff", "--name-only", "--relative", commit, "--", *here.files).splitlines()
+    ignored = ["--exclude-standard"]
+    if (dvcignore := Path(".dvcignore").absolute()).exists():
+        ignored.append(f"--exclude-from={dvcignore}")
+    changed += output("ls-files", "--others", *ignored, "--", *here.files).splitlines()
+    changed += [str(PIPELINE)] if here.stages != there.stages else []
+    changed += [str(PARAMS)] if here.params != there.params else []
+    if changed:
+        raise UserError(
+            f"not as in commit {commit[:10]}, which a sweep runs: {', '.join(sorted(changed))}: commit them "
+            "('git commit'), or put them back ('git checkout')"
+        )
+
+
+def parse(text: str) -> Any:
+    """The content of a file of DVC's, which is YAML 1.2."""
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def with_changes(params: Any, changes: Mapping[str, Any]) -> Any:
+    """The content of ``params.yaml`` with ``changes``, by ``section.key``."""
+    content = copy.deepcopy(params)
+    for parameter, value in changes.items():
+        section, _, name = parameter.partition(".")
+        content.setdefault(section, {})[name] = value
+    return content
+
+
+def _path(out: Any) -> str:
+    return next(iter(out)) if isinstance(out, dict) else str(out)
