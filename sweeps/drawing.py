@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from sweeps.results import changed, summary
 
 MARKS: dict[str, dict[str, Any]] = {
-    "all epochs": {"marker": "o", "color": "tab:blue"},
-    "pruned, after so many": {"marker": "x", "color": "tab:grey"},
+    "ran to the end": {"marker": "o", "color": "tab:blue"},
+    "pruned after so many epochs": {"marker": "x", "color": "tab:grey"},
     "failed": {"marker": "v", "color": "tab:red"},
 }
 DONE, PRUNED, FAILED = MARKS
@@ -24,7 +24,7 @@ def draw(content: dict[str, Any]) -> Figure:
 def _means(content: dict[str, Any]) -> Figure:
     rows, pruned = summary(content), content.get("pruned", {}).values()
     names = list(rows["model"] + ", " + rows["setting"])
-    names += [f"{changed(entry)}, pruned after epoch {entry['epoch']}" for entry in pruned]
+    names += [f"{changed(entry['changes'])}, pruned after epoch {entry['epoch']}" for entry in pruned]
     figure = Figure(figsize=(7, 1 + len(names) / 4), layout="constrained")
     axes = figure.subplots()
     axes.errorbar(rows["mean"], range(len(rows)), xerr=rows["deviation"], fmt="o", capsize=3)

@@ -9,6 +9,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from stages.common.errors import UserError
+from sweeps.results import changed
 from sweeps.search import Search
 from sweeps.trial import Checkout
 
@@ -114,6 +115,7 @@ class Progress:
             rows.append(
                 {
                     "trial": name,
+                    "changes": changed(self.plans[name].changes | (last.params if last else {})),
                     "state": state,
                     "attempts": len(attempts[name]),
                     "worker": attributes.get("worker", ""),
@@ -121,10 +123,11 @@ class Progress:
                     "why": words,
                 }
             )
-        table = pd.DataFrame(rows)
+        table = pd.DataFrame(rows, dtype=object)
+        table = table.loc[:, (table != "").any()]
         counts = table["state"].value_counts()
         summary = ", ".join(f"{counts[state]} {state}" for state in State if state in counts)
-        return f"{table.to_markdown(index=False)}\n\n{summary} of {len(table)}"
+        return f"{table.to_markdown(index=False, disable_numparse=True)}\n\n{summary} of {len(table)}"
 
 
 def has_result(trial: FrozenTrial) -> bool:

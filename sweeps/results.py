@@ -1,6 +1,7 @@
 """The results in ``sweeps/results``: each seed's, their means and deviations, as data frames and Markdown."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ def frame(content: dict[str, Any]) -> pd.DataFrame:
     """
     rows = []
     for number, (name, entry) in enumerate(content["settings"].items()):
-        setting = changed(entry) if content["metric"] == "validation_accuracy" else name.replace("_", " ")
+        setting = (
+            changed(entry["changes"])
+            if content["metric"] == "validation_accuracy"
+            else name.replace("_", " ")
+        )
         for seed, result in entry["seeds"].items():
             for stage in (key for key in result if key != "experiment"):
                 model = stage.removeprefix("train_")
@@ -31,9 +36,9 @@ def frame(content: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def changed(entry: dict[str, Any]) -> str:
+def changed(changes: Mapping[str, Any]) -> str:
     """What a setting changes, in a line."""
-    return ", ".join(f"{key} {_short(value)}" for key, value in entry["changes"].items())
+    return ", ".join(f"{key} {_short(value)}" for key, value in changes.items())
 
 
 def _short(value: Any) -> str:
@@ -74,10 +79,13 @@ def table(content: dict[str, Any]) -> str:
     parts = [cells.to_markdown(floatfmt=formats, missingval="", colalign=align, disable_numparse=[0, 1])]
     if pruned := content.get("pruned"):
         metric = content["metric"]
-        lines = [f"{changed(e)} (epoch {e['epoch']}, {e[metric]:.4f})" for e in pruned.values()]
+        lines = [f"{changed(e['changes'])} (epoch {e['epoch']}, {e[metric]:.4f})" for e in pruned.values()]
         parts.append(f"Given up by the pruner ({metric.replace('_', ' ')} so far): {'; '.join(lines)}.")
     if failed := content.get("failed"):
         named = content["metric"] == "test_accuracy"
-        lines = [f"{name if named else changed(entry)} ({entry['why']})" for name, entry in failed.items()]
+        lines = [
+            f"{name if named else changed(entry['changes'])} ({entry['why']})"
+            for name, entry in failed.items()
+        ]
         parts.append(f"Failed: {'; '.join(lines)}.")
     return "\n\n".join(parts)

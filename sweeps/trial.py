@@ -55,23 +55,28 @@ class Checkout:
 
     def __init__(self, name: str, commit: str, remote: str | None, kept: Path) -> None:
         self.root, self.name, self.commit, self.remote, self.kept = Path.cwd(), name, commit, remote, kept
-        self.refs: dict[str, str] = {}  # of the experiments that are known to be where they go
+        self.found: dict[str, tuple[str, str]] = {}  # commit and reference of experiments where they go
         (self.root / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.root / ".dvc/tmp/sweeps.lock")
 
     def missing(self, experiments: Sequence[str]) -> list[str]:
         """Which of ``experiments`` are not where experiments go."""
-        if not self.refs.keys() >= set(experiments):
-            listing = output("ls-remote", self.remote or ".", f"refs/exps/*/{self.name}-*").split()[1::2]
-            self.refs = {ref.split("/")[-1]: ref for ref in listing if self.commit in ref.replace("/", "")}
-        return [experiment for experiment in experiments if experiment not in self.refs]
+        if not self.found.keys() >= set(experiments):
+            words = output("ls-remote", self.remote or ".", f"refs/exps/*/{self.name}-*").split()
+            pairs = zip(words[::2], words[1::2], strict=True)
+            self.found = {
+                ref.split("/")[-1]: (commit, ref)
+                for commit, ref in pairs
+                if self.commit in ref.replace("/", "")
+            }
+        return [experiment for experiment in experiments if experiment not in self.found]
 
     def read(self, experiment: str, path: str) -> str:
         """The text of the file ``path`` in ``experiment``, which is brought here where it is not."""
-        ref = self.refs[experiment]
-        if git("rev-parse", "--verify", "--quiet", ref).returncode:
+        commit, ref = self.found[experiment]
+        if git("cat-file", "-e", commit).returncode:
             self.fetch(str(self.remote), ref)
-        return output("show", f"{ref}:./{path}")
+        return output("show", f"{commit}:./{path}")
 
     def metrics(self, experiment: str, stage: str) -> dict[str, Any]:
         """The metrics of training ``stage`` in ``experiment``, without lists.
@@ -110,19 +115,21 @@ class Checkout:
             UserError: something on the way is wrong.
         """
         before = Pipeline(stages, self.commit).before
+        if not before:  # without stages DVC would run all
+            return
         # one name for this checkout, lest those that a killed worker leaves become many
         experiment = f"{self.name}-try-{crc32(f'{platform.node()} {self.root}'.encode()):08x}"
         self.kept.mkdir(parents=True, exist_ok=True)
         log = self.kept / f"{experiment}.log"
         with self.lock, self.clone(experiment) as clone:
-            self.reproduce(clone, experiment, fixed, before, log)
-            if self.remote:  # where the data set is there, this alone says whether more may be written
-                (clone / "try").write_text(f"{experiment} of {self.commit}")
-                dvc(clone, log, "add", "--to-remote", "try")
+            dvc(clone, log, *self.words(experiment, fixed, before))
+            # where the data set is there already, this alone says whether more may be written
+            (clone / "try").write_text(f"{experiment} of {self.commit}")
+            dvc(clone, log, "add", "try")
             try:
-                self.hand_over(clone, experiment, before, log)
+                self.hand_over(clone, experiment, [*before, "try.dvc"], log)
             finally:
-                self.refs.pop(experiment, None)
+                self.found.pop(experiment, None)
                 for ref in named(experiment, self.root):
                     output("update-ref", "-d", ref)
                     if self.remote:
@@ -148,7 +155,7 @@ class Checkout:
                 (clone / part).parent.mkdir(exist_ok=True)
                 (clone / part).symlink_to((kept / part.name).resolve())
             try:
-                self.reproduce(clone, experiment, changes, stages, kept / "log", monitor)
+                dvc(clone, kept / "log", *self.words(experiment, changes, stages), monitor=monitor)
             except UserError as error:
                 before = Pipeline(stages, self.commit).before
                 if before and not dvc(clone, kept / "status", "status", "--json", *before).endswith("{}\n"):
@@ -156,21 +163,12 @@ class Checkout:
                 again = not isinstance(error, StageError) or bool(OF_THE_MACHINE.match(str(error)))
                 raise Failed(str(error), again) from None
             self.hand_over(clone, experiment, stages, kept / "log")
-        shutil.rmtree(kept)
+        shutil.rmtree(kept, ignore_errors=True)
 
-    def reproduce(
-        self,
-        clone: Path,
-        experiment: str,
-        changes: Mapping[str, Any],
-        stages: Sequence[str],
-        log: Path,
-        monitor: Monitor | None = None,
-    ) -> None:
-        """``dvc exp run`` of ``stages``, with ``changes``."""
+    def words(self, experiment: str, changes: Mapping[str, Any], stages: Sequence[str]) -> list[str]:
+        """DVC's command that makes ``experiment``: ``stages`` with ``changes``."""
         options = [word for key, value in changes.items() for word in ("-S", f"{key}={hydra(value)}")]
-        pull = ["--pull"] if self.remote else []
-        dvc(clone, log, "exp", "run", "-n", experiment, *options, *pull, *stages, monitor=monitor)
+        return ["exp", "run", "-n", experiment, *options, *(["--pull"] if self.remote else []), *stages]
 
     def hand_over(self, clone: Path, experiment: str, stages: Sequence[str], log: Path) -> None:
         """Bring ``experiment`` here, and to the remotes; files first: where the name is, it is whole."""
@@ -180,7 +178,7 @@ class Checkout:
         self.fetch(output("rev-parse", "--show-toplevel", folder=clone), ref)
         if self.remote:  # from here, where its address, credentials and hooks are those of the checkout
             output("push", "-q", self.remote, f"+{ref}:{ref}")
-        self.refs[experiment] = ref
+        self.found[experiment] = output("rev-parse", ref), ref
 
     def fetch(self, source: str, ref: str) -> None:
         """Bring ``ref`` here from ``source``."""

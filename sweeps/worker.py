@@ -150,7 +150,7 @@ class Worker:
         except optuna.TrialPruned as pruned:
             say(name, pruned)
             self.end(trial, TrialState.PRUNED)
-            shutil.rmtree(self.checkout.kept / self.progress.experiments(name)[0])
+            shutil.rmtree(self.checkout.kept / self.progress.experiments(name)[0], ignore_errors=True)
         except Failed as failure:
             say(name, failure)
             poor = 0.0 if self.search.space and not failure.again else None

@@ -90,10 +90,11 @@ def refusal(folder: Path, *args: str) -> str:
     return str(refused.value)
 
 
-def row(folder: Path, search: str, trial: str) -> list[str]:
-    """The row of ``trial`` that ``status`` shows: state, attempts, worker, since, why."""
+def row(folder: Path, search: str, trial: str) -> dict[str, str]:
+    """The row of ``trial`` that ``status`` shows, by column."""
     lines = [line.strip("|").split("|") for line in sweep(folder, "status", search).splitlines()]
-    return next([cell.strip() for cell in line[1:]] for line in lines if line[0].strip() == trial)
+    rows = [dict(zip(map(str.strip, lines[0]), map(str.strip, line), strict=True)) for line in lines[2:-2]]
+    return next(row for row in rows if row["trial"] == trial)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
@@ -156,7 +157,7 @@ def test_every_setting_and_seed_becomes_an_experiment_and_a_line_of_the_report(p
     write_search(project, "two", seeds=[0, 1, 2], settings=TWO)
     git(project, "update-ref", "-d", refs(project)[0])
     assert "two-strong-s0 is gone" in refusal(project, "report", "two")
-    assert row(project, "two", "strong-s0")[0] == "left"
+    assert row(project, "two", "strong-s0")["state"] == "left"
     sweep(project, "run", "two.yaml")
     assert experiments(project) == sorted([*names, "two-strong-s2", "two-weak-s2"])
     assert trained(project)[4:] == [("2", "0.5"), ("2", "0.1")]
@@ -256,9 +257,10 @@ def test_whose_fault_it_was(project: Path) -> None:
     # a failure that would repeat was tried once, memory that ran out twice: the second time it succeeded
     assert Counter(value for _, value in trained(project)) == {"0.9": 1, "0.8": 2, "0.5": 1, "0.1": 1}
     assert experiments(project) == ["bad-large-s0", "bad-strong-s0", "bad-weak-s0"]
-    state, attempts, worker, _, why = row(project, "bad", "bad-s0")
-    assert (state, attempts, worker.split()[1]) == ("failed", "1", str(os.getpid()))
-    words, log = why.rstrip(")").split(" (")
+    shown = row(project, "bad", "bad-s0")
+    assert (shown["changes"], shown["state"], shown["attempts"]) == ("reg.dropout 0.9", "failed", "1")
+    assert shown["worker"].split()[1] == str(os.getpid())
+    words, log = shown["why"].rstrip(")").split(" (")
     assert words == "0.9 is too much"
     assert "error: 0.9 is too much" in (project / log).read_text()
     with pytest.raises(UserError):  # it would only repeat
@@ -269,7 +271,7 @@ def test_whose_fault_it_was(project: Path) -> None:
         sweep(project, "worker", "bad")
     assert len(trained(project)) == 6
     sweep(project, "stop", "bad", "bad-s0")
-    assert row(project, "bad", "bad-s0")[0] == "stopped"
+    assert row(project, "bad", "bad-s0")["state"] == "stopped"
     assert sweep(project, "run", "bad.yaml") == ""
     assert "bad has no trial bed-s0: it has bad-s0, " in refusal(project, "stop", "bad", "bed-s0")
     # a failure before a training is the worker's, and costs no trial
@@ -283,7 +285,7 @@ def test_a_trial_is_stopped_from_elsewhere(project: Path) -> None:
     write_search(project, "long", settings=TWO, fixed={"train.epochs": 30})
     worker = start(project, "run", "long.yaml")
     wait_for(lambda: trained(project))
-    assert row(project, "long", "strong-s0")[0] == "running"
+    assert row(project, "long", "strong-s0")["state"] == "running"
     for trial in ("strong-s0", "weak-s0"):
         sweep(project, "stop", "long", trial)
     output, _ = worker.communicate(timeout=20)
