@@ -88,7 +88,7 @@ class Progress:
         return [f"{self.checkout.name}-{plan.setting}-s{seed}" for seed in plan.seeds]
 
     def decide(self, name: str, again: bool) -> None:
-        """Try the planned trial ``name`` again, or stop it, wherever it runs.
+        """Try the planned trial ``name`` again, or leave it out. Where it runs, it ends.
 
         Raises:
             UserError: there is no such trial.
@@ -98,7 +98,7 @@ class Progress:
         trials = self.study.get_trials(deepcopy=False)
         self.study.set_user_attr(f"since {name}", len(trials) if again else None)
         for trial in trials:
-            if trial.user_attrs.get("name") == name and trial.state == TrialState.RUNNING and not again:
+            if trial.user_attrs.get("name") == name and trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
     def table(self) -> str:

@@ -115,6 +115,8 @@ def test_the_metrics_of_a_training_that_has_not_ended_are_no_result(
     path.write_text(json.dumps(unfinished | {"train_accuracy": 0.7}))
     output("commit", "-qam", "ended")
     output("update-ref", ref, "HEAD")
+    checkout = Checkout("search", commit, None, tmp_path / "kept")
+    assert checkout.missing(["search-a-s0"]) == []
     assert checkout.metrics("search-a-s0", "train_cnn") == {"test_accuracy": 0.5, "train_accuracy": 0.7}
 
 

@@ -122,7 +122,7 @@ def test_what_is_wrong_is_told_before_a_training(surroundings: Path) -> None:
     assert "no remote" in refusal(project, *run)
     local.write_text(settings.replace("../../../store", "http://127.0.0.1:1/store"))
     words = refusal(project, *run)
-    assert words.startswith("dvc add failed: ")
+    assert words.startswith("dvc push failed: ")
     assert Path(project, words.split()[-3].lstrip("(")).read_text()
     local.write_text(settings)
     hook = surroundings / "hub.git/hooks/update"
