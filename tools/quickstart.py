@@ -22,7 +22,7 @@ COPY = Path(".quickstart")
 # small enough for two minutes on two cores, large enough for the models to come out in CIFAR-10's order
 REDUCED: Mapping[str, Mapping[str, Any]] = {
     "data": {"source": "synthetic", "train_size": 2000, "test_size": 1000},
-    "train": {"epochs": 9, "batch_size": 32},
+    "train": {"epochs": 7, "batch_size": 32},
 }
 
 

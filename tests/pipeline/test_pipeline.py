@@ -119,7 +119,6 @@ def test_a_second_repro_runs_nothing(clone: Path) -> None:
     [
         ("reg.dropout", 0.5, ["train_regularized", "visualize_filters"]),
         ("baseline.hidden", [8], ["train_baseline"]),
-        ("viz.image", 7, ["visualize_filters"]),
         ("viz.model", "cnn", ["visualize_filters"]),
     ],
 )
