@@ -64,7 +64,7 @@ def main() -> None:
                 help="that share the processors of this machine; 0: begin, for workers elsewhere",
             )
             sub.add_argument("--remote", help="Git remote for experiments; DVC's default one for their files")
-            sub.add_argument("--heartbeat", type=float, default=30, help="seconds between signs of life")
+            sub.add_argument("--heartbeat", type=float, help="seconds between signs of life (default: 30)")
     arguments = parser.parse_args()
     forget_other_repositories()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
@@ -89,8 +89,10 @@ def carry_out(arguments: argparse.Namespace, url: sqlalchemy.URL) -> None:
         raise UserError(f"{name} is no name of a search: letters, digits, _ and - are allowed")
     search = load(path) if command == "run" else None
     if search:
-        if arguments.heartbeat <= 0:
+        if arguments.heartbeat is not None and arguments.heartbeat <= 0:
             raise UserError(f"--heartbeat is {arguments.heartbeat}, but must be above 0")
+        if arguments.workers < 0:
+            raise UserError(f"--workers is {arguments.workers}, but must be 0 or more")
         pipeline.require_committed(search.targets, head)
         digest = pipeline.digest(search.targets, head)
     storage, lock = connect(url)
@@ -99,7 +101,10 @@ def carry_out(arguments: argparse.Namespace, url: sqlalchemy.URL) -> None:
     plan = optuna.load_study(study_name=title, storage=storage).user_attrs.get("plan", {}) if known else {}
     if search:
         plan = {"commit": head, "begun": time.time()} | plan | {"search": search.model_dump()}
-        plan |= {"heartbeat": arguments.heartbeat, "remote": arguments.remote or plan.get("remote")}
+        plan |= {
+            "heartbeat": arguments.heartbeat or plan.get("heartbeat", 30),
+            "remote": arguments.remote or plan.get("remote"),
+        }
     elif not plan:
         raise UserError(f"the study {title} has not been run")
     search = Search.model_validate(plan["search"])
@@ -170,7 +175,7 @@ def work_together(worker: Worker, title: str, arguments: argparse.Namespace) -> 
     variables[VARIABLE] = arguments.storage
     options = ("--tried", "--checkpoints", str(arguments.checkpoints))
     command = [sys.executable, "-m", "sweeps", "worker", title, *options]
-    with guarded() as group, ThreadPoolExecutor() as readers:
+    with guarded() as group, ThreadPoolExecutor(arguments.workers) as readers:
         workers = [
             Popen(command, env=variables, stderr=PIPE, text=True, process_group=group)
             for _ in range(arguments.workers)

@@ -54,6 +54,8 @@ def _along_axes(content: dict[str, Any]) -> Figure:
         elif arguments.get("log"):
             panel.set_xscale("log")
         for mark, changes, accuracy, epoch in points:
+            if parameter not in changes:  # it failed before anything was chosen
+                continue
             value = changes[parameter]
             x = choices.index(json.dumps(value)) if kind == "categorical" else value
             if accuracy is None:  # at the lower rim

@@ -28,7 +28,7 @@ def report(progress: Progress) -> str:
         last = attempts[name][-1] if attempts[name] else None
         if states[name] == State.DONE:
             last = next(trial for trial in reversed(attempts[name]) if has_result(trial))
-        elif any(has_result(trial) for trial in attempts[name]):
+        elif states[name] == State.LEFT and any(has_result(trial) for trial in attempts[name]):
             gone += checkout.missing(progress.experiments(name))
         if last is None:
             continue

@@ -76,8 +76,8 @@ def refusal(url: sqlalchemy.URL, error: BaseException) -> UserError:
     """What ``error`` says, in one line without the password."""
     error = error.__cause__ or error  # Optuna says less than the database
     reason = " ".join(str(getattr(error, "orig", None) or error).split("\n")[0].split())
-    for secret in {url.password, quote(url.password or "", safe="")} - {None, ""}:
+    given = {url.password, quote(url.password or "", safe=""), url.query.get("password")}
+    for secret in given - {None, ""}:
         reason = reason.replace(str(secret), "***")
-    return UserError(
-        f"--storage {url.render_as_string()}: {reason}: what is done is kept; mend this, then start again"
-    )
+    shown = url.set(query={}).render_as_string()  # a password may stand in the query too
+    return UserError(f"--storage {shown}: {reason}: what is done is kept; mend this, then start again")

@@ -29,7 +29,10 @@ from tools.metrics import require_finished
 # it is in the process group that it kills, as soon as the worker closes the pipe or dies
 WATCHDOG = "trap '' INT TERM; read -r _; kill -KILL 0"
 # what a stage says of the machine, and not of its parameters
-OF_THE_MACHINE = re.compile(r"(memory ran out|the system refused|\S+: the disk has )")
+OF_THE_MACHINE = re.compile(
+    r"memory ran out|the system refused|the GPU does not work|train\.(device|precision) is|'python' is"
+    r"|.*(the disk has | cannot be (read|written): )"
+)
 PATHS = re.compile(r"dir|url|\w*(path|file)")  # DVC's settings that may be relative to their file
 FETCH = ("fetch", "-q", "--no-tags", "--no-prune", "--no-write-fetch-head", "--no-auto-maintenance")
 Monitor = Callable[[Path], None]  # given the clone, looks at the training that runs there

@@ -108,7 +108,8 @@ class Worker:
             if since is None or sign != last:
                 self.seen[trial.number] = sign, now
             elif trial.state == TrialState.RUNNING and now - since > MISSED * self.heartbeat:
-                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                with suppress(UpdateFinishedTrialError):  # another worker does the same
+                    self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         return alive
 
     def choose(self, left: Attempts, alive: list[FrozenTrial]) -> str | None:
@@ -142,7 +143,9 @@ class Worker:
             trial = self.study.ask()
         name = str(trial.user_attrs.get("name"))
         before = {n: [t for t in p if t.number < trial.number] for n, p in self.progress.attempts().items()}
-        if self.progress.states(before).get(name) != State.LEFT:  # another was faster, or it was stopped
+        planned = trial.number in {t.number for t in self.progress.attempts().get(name, ())}
+        # another was faster, it was stopped, or it is of another version of the search file
+        if not planned or self.progress.states(before)[name] != State.LEFT:
             self.end(trial, name="")
             return
         try:
@@ -174,7 +177,8 @@ class Worker:
         with suppress(UpdateFinishedTrialError):
             for key, content in attributes.items():
                 trial.set_user_attr(key, content)
-        self.study.tell(trial, value, state, skip_if_finished=True)
+        with suppress(UpdateFinishedTrialError):
+            self.study.tell(trial, value, state, skip_if_finished=True)
 
     def measure(self, trial: Trial, plan: Plan, signs: "Signs") -> float:
         """The mean validation accuracy of the trial's seeds, 0 where there is none.
