@@ -97,17 +97,22 @@ class Checkout:
         """The content of ``params.yaml`` at the commit."""
         return parse(output("show", f"{self.commit}:./{PARAMS}"))
 
-    def require_changes(self, experiment: str, changes: Mapping[str, Any]) -> None:
-        """Refuse an ``experiment`` that is there, but made with other ``changes`` to the parameters.
+    def require_changes(self, experiment: str, changes: Mapping[str, Any], stages: Sequence[str]) -> None:
+        """Refuse an ``experiment`` that is there, but made with other ``changes``, or not by ``stages``.
 
         Raises:
             UserError: naming it, with what to do.
         """
         expected = with_changes(self.params, changes)
-        if parse(self.read(experiment, str(PARAMS))) != expected:
+        lock = parse(self.read(experiment, "dvc.lock"))["stages"]
+        used = [
+            lock.get(stage, {"params": {str(PARAMS): {"": stage}}})["params"][str(PARAMS)] for stage in stages
+        ]
+        others = any(expected.get(key) != value for params in used for key, value in params.items())
+        if others or parse(self.read(experiment, str(PARAMS))) != expected:
             where = f"-g {self.remote} " if self.remote else ""
             raise UserError(
-                f"the experiment {experiment} is there, with other parameters: remove it ('dvc exp remove "
+                f"the experiment {experiment} is there, with other parameters or targets: remove it ('dvc exp remove "
                 f"{where}{experiment}'), or give the search file another name"
             )
 

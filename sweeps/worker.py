@@ -208,7 +208,7 @@ class Worker:
                     monitor = Monitor(experiment, stages[0].removeprefix("train_"), signs, pruning, log)
                     self.checkout.run(experiment, all_changes, stages, monitor)
                 else:
-                    self.checkout.require_changes(experiment, all_changes)
+                    self.checkout.require_changes(experiment, all_changes, stages)
                 metrics = self.checkout.metrics(experiment, stages[0])
                 # without held-out images nothing is chosen, and Optuna does not see the test set's accuracy
                 accuracies.append(float(metrics.get("validation_accuracy", 0)))

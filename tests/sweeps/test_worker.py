@@ -189,7 +189,7 @@ def test_a_search_sees_validation_accuracy_only_and_survives_a_setting_that_fail
     search = yaml.safe_load((project / "find.yaml").read_text())
     grid = {"targets": search["targets"], "seeds": [0, 1], "grid": {"reg.dropout": [0.3, 0.2]}}
     (project / "find.yaml").write_text(yaml.safe_dump(grid))
-    assert "is there, with other parameters: remove it" in refusal(project, "run", "find.yaml")
+    assert "is there, with other parameters or targets: remove it" in refusal(project, "run", "find.yaml")
 
 
 def test_pruning_ends_the_training_within_an_epoch_and_leaves_nothing(project: Path) -> None:
