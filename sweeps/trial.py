@@ -112,8 +112,8 @@ class Checkout:
         if others or parse(self.read(experiment, str(PARAMS))) != expected:
             where = f"-g {self.remote} " if self.remote else ""
             raise UserError(
-                f"the experiment {experiment} is there, with other parameters or targets: remove it ('dvc exp remove "
-                f"{where}{experiment}'), or give the search file another name"
+                f"the experiment {experiment} is there, with other parameters or targets: remove it "
+                f"('dvc exp remove {where}{experiment}'), or give the search file another name"
             )
 
     def try_way(self, fixed: Mapping[str, Any], stages: Sequence[str]) -> None:
