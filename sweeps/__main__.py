@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from tqdm import tqdm
 
 from stages.common.errors import UserError, run
-from sweeps import pipeline
+from sweeps.pipeline import Pipeline
 from sweeps.progress import Progress
 from sweeps.search import Search, load
 from sweeps.storage import LOST, VARIABLE, connect, parse, refusal
@@ -93,8 +93,9 @@ def carry_out(arguments: argparse.Namespace, url: sqlalchemy.URL) -> None:
             raise UserError(f"--heartbeat is {arguments.heartbeat}, but must be above 0")
         if arguments.workers < 0:
             raise UserError(f"--workers is {arguments.workers}, but must be 0 or more")
-        pipeline.require_committed(search.targets, head)
-        digest = pipeline.digest(search.targets, head)
+        pipeline = Pipeline(search.targets, head)
+        pipeline.require_here()
+        digest = pipeline.digest()
     storage, lock = connect(url)
     title = f"{name}@{digest}" if digest else find(name, storage, head)
     known = title in optuna.get_all_study_names(storage)
@@ -109,7 +110,7 @@ def carry_out(arguments: argparse.Namespace, url: sqlalchemy.URL) -> None:
         raise UserError(f"the study {title} has not been run")
     search = Search.model_validate(plan["search"])
     if command == "worker" and "@" not in path.name:
-        pipeline.require_committed(search.targets, head)
+        Pipeline(search.targets, head).require_here()
     if git("cat-file", "-e", plan["commit"]).returncode:
         raise UserError(f"the commit {plan['commit']} of study {title} is not here: git fetch, or clone anew")
     checkout = Checkout(name, plan["commit"], plan["remote"], arguments.checkpoints / title)
@@ -156,7 +157,8 @@ def find(name: str, storage: RDBStorage, head: str) -> str:
     fit = []
     for title, plan in plans.items():
         with suppress(UserError):  # a target that is there no more
-            fit += [title] if title.endswith(f"@{pipeline.digest(plan['search']['targets'], head)}") else []
+            digest = Pipeline(plan["search"]["targets"], head).digest()
+            fit += [title] if title == f"{name}@{digest}" else []
     if not fit:
         others = f": {', '.join(plans)} is of other code or parameters" if plans else ""
         raise UserError(f"{name} has not been run with the code and parameters of {head[:10]}{others}")
@@ -187,11 +189,11 @@ def work_together(worker: Worker, title: str, arguments: argparse.Namespace) -> 
                 while any(process.poll() is None for process in workers):
                     worker.show(bar)
                     time.sleep(1)
-                worker.show(bar)
+                shown = worker.show(bar)
         finally:
             for process in workers:
                 process.terminate()
-    worker.conclude()
+    worker.conclude(*shown)
 
 
 def pass_on(worker: Popen[str]) -> None:

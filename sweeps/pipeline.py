@@ -17,13 +17,11 @@ PIPELINE = Path("dvc.yaml")
 
 
 class Pipeline:
-    """The trainings ``targets`` and the stages ``before`` them, at a commit or as they are here."""
+    """The trainings ``targets`` and the stages ``before`` them, at a ``commit`` or as they are here."""
 
-    def __init__(self, targets: Sequence[str], commit: str | None = None) -> None:
-        def read(path: Path) -> Any:
-            return parse(output("show", f"{commit}:./{path}") if commit else path.read_text(encoding="utf-8"))
-
-        pipeline = read(PIPELINE)["stages"]
+    def __init__(self, targets: Sequence[str], commit: str = "") -> None:
+        self.targets, self.commit = targets, commit
+        pipeline = read(PIPELINE, commit)["stages"]
         made_by = {_path(out): name for name, stage in pipeline.items() for out in stage.get("outs", ())}
         self.stages, waiting = dict[str, Any](), [*targets]
         while waiting:
@@ -36,7 +34,7 @@ class Pipeline:
         deps = {path for stage in self.stages.values() for path in stage.get("deps", ())}
         self.files = [f"./{path}" for path in sorted(deps - made_by.keys())]
         self.keys = {key for stage in self.stages.values() for key in stage.get("params", ())}
-        params = read(PARAMS)
+        params = read(PARAMS, commit)
         self.params = {
             key: params.get(section, {}).get(name, {}) if name else params.get(section, {})
             for key in sorted(self.keys)
@@ -47,39 +45,37 @@ class Pipeline:
         """Whether one of the stages reads ``parameter``."""
         return not self.keys.isdisjoint({parameter, parameter.split(".")[0]})
 
+    def digest(self) -> str:
+        """Eight hexadecimal digits of code, stages and parameters, which decide what the targets give."""
+        files = output("ls-tree", self.commit, "--", *self.files)
+        content = json.dumps([files, self.stages, self.params], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:8]
 
-def digest(targets: Sequence[str], commit: str) -> str:
-    """Eight hexadecimal digits of all that decides what ``targets`` give at ``commit``."""
-    pipeline = Pipeline(targets, commit)
-    files = output("ls-tree", commit, "--", *pipeline.files)
-    content = json.dumps([files, pipeline.stages, pipeline.params], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:8]
+    def require_here(self) -> None:
+        """Refuse to start where the targets would not be what the files here say: the commit is what runs.
 
-
-def require_committed(targets: Sequence[str], commit: str) -> None:
-    """Refuse to start where ``targets`` would not be what the files here say, since ``commit`` is what runs.
-
-    Raises:
-        UserError: naming the files that differ.
-    """
-    here, there = Pipeline(targets), Pipeline(targets, commit)
-    changed = output("diff", "--name-only", "--relative", commit, "--", *here.files).splitlines()
-    ignored = ["--exclude-standard"]
-    if (dvcignore := Path(".dvcignore").absolute()).exists():
-        ignored.append(f"--exclude-from={dvcignore}")
-    changed += output("ls-files", "--others", *ignored, "--", *here.files).splitlines()
-    changed += [str(PIPELINE)] if here.stages != there.stages else []
-    changed += [str(PARAMS)] if here.params != there.params else []
-    if changed:
-        raise UserError(
-            f"not as in commit {commit[:10]}, which a sweep runs: {', '.join(sorted(changed))}: commit them "
-            "('git commit'), or put them back ('git checkout')"
-        )
+        Raises:
+            UserError: naming the files that differ.
+        """
+        here = Pipeline(self.targets)
+        changed = output("diff", "--name-only", "--relative", self.commit, "--", *here.files).splitlines()
+        ignored = ["--exclude-standard"]
+        if (dvcignore := Path(".dvcignore").absolute()).exists():
+            ignored.append(f"--exclude-from={dvcignore}")
+        changed += output("ls-files", "--others", *ignored, "--", *here.files).splitlines()
+        changed += [str(PIPELINE)] if here.stages != self.stages else []
+        changed += [str(PARAMS)] if here.params != self.params else []
+        if changed:
+            raise UserError(
+                f"not as in commit {self.commit[:10]}, which a sweep runs: {', '.join(sorted(changed))}: "
+                "commit them ('git commit'), or put them back ('git checkout')"
+            )
 
 
-def parse(text: str) -> Any:
-    """The content of a file of DVC's, which is YAML 1.2."""
-    return YAML(typ="safe", pure=True).load(text)
+def read(path: Path, commit: str = "") -> Any:
+    """The content of DVC's file ``path`` at a ``commit``, which may be an experiment, or as it is here."""
+    text = output("show", f"{commit}:./{path}") if commit else path.read_text(encoding="utf-8")
+    return YAML(typ="safe", pure=True).load(text)  # YAML 1.2
 
 
 def with_changes(params: Any, changes: Mapping[str, Any]) -> Any:

@@ -1,11 +1,13 @@
 """Where a study stands: which of its planned trials are done, run somewhere, failed, or are left."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from stages.common.errors import UserError
@@ -99,7 +101,12 @@ class Progress:
         self.study.set_user_attr(f"since {name}", len(trials) if again else None)
         for trial in trials:
             if trial.user_attrs.get("name") == name and trial.state == TrialState.RUNNING:
-                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                self.end(trial.number)
+
+    def end(self, number: int, state: TrialState = TrialState.FAIL, value: float | None = None) -> None:
+        """End the attempt ``number``, unless another worker has."""
+        with suppress(UpdateFinishedTrialError):  # it may do so at this very moment
+            self.study.tell(number, value, state, skip_if_finished=True)
 
     def table(self) -> str:
         """Each planned trial in a row: its state, who has or had it, since when, and why it failed."""
@@ -110,7 +117,7 @@ class Progress:
             attributes = last.user_attrs if last else {}
             words = attributes.get("failed", {}).get("words", "")
             if state == State.FAILED or words:
-                logs = [self.checkout.kept / experiment / "log" for experiment in self.experiments(name)]
+                logs = map(self.checkout.log, self.experiments(name))
                 words += "".join(f" ({log})" for log in logs if log.exists())
             rows.append(
                 {

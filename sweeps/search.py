@@ -166,9 +166,8 @@ def _check_keys(search: Search) -> None:
         raise UserError("trials is missing: it must be a whole number above 0")
     lists: dict[str, list[Any]] = {"targets": search.targets, "seeds": search.seeds}
     for name, values in (lists | {f"grid.{name}": values for name, values in search.grid.items()}).items():
-        known = [json.dumps(value) for value in values]  # where true is not 1
-        if repeated := [value for value in known if known.count(value) > 1]:
-            raise UserError(f"{name} has {repeated[0]} twice")
+        if repeated := _repeated([json.dumps(value) for value in values]):  # where true is not 1
+            raise UserError(f"{name} has {repeated} twice")
     axes = _axes(search)
     for name in axes.keys() & search.fixed.keys() if not search.settings else ():
         raise UserError(f"{name} is in fixed and in {kind}: leave it in one of them")
@@ -180,6 +179,11 @@ def _check_keys(search: Search) -> None:
                 raise UserError(
                     f"space.{name} has the choice {choice}, but Optuna takes no lists: use a grid"
                 )
+
+
+def _repeated(words: Sequence[str]) -> str | None:
+    """The first of ``words`` that is there twice."""
+    return next((word for word in words if words.count(word) > 1), None)
 
 
 def _axes(search: Search) -> dict[str, Any]:
@@ -196,8 +200,8 @@ def _check_yaml(node: Any, path: Path) -> None:
     """
     if isinstance(node, yaml.CollectionNode):
         keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-        if repeated := [key for key in keys if keys.count(key) > 1]:
-            raise UserError(f"{path}: the key {repeated[0]} is there twice")
+        if (repeated := _repeated(keys)) is not None:
+            raise UserError(f"{path}: the key {repeated} is there twice")
         for part in node.value:
             _check_yaml(part[1] if keys else part, path)
     elif node and node.tag.endswith(":str") and not node.style and NUMBER.fullmatch(node.value):

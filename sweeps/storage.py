@@ -61,15 +61,16 @@ def connect(url: sqlalchemy.URL) -> tuple[RDBStorage, AbstractContextManager[obj
     elif url.drivername == POSTGRES:
         options["connect_args"] = {"prepare_threshold": None}
         url = url.update_query_dict({"connect_timeout": "30"} | dict(url.query))
-    for attempt in range(5):  # of workers that come first at once, one makes the tables and the others fail
+    attempts = 5  # of workers that come first at once, one makes the tables and the others fail
+    while True:
         try:
             with lock:
                 return RDBStorage(url.render_as_string(hide_password=False), options), lock
         except Exception as error:  # whatever a driver, SQLAlchemy and Optuna raise
-            if attempt == 4:
+            attempts -= 1
+            if not attempts:
                 raise refusal(url, error) from None
             time.sleep(random.uniform(0.1, 0.5))
-    raise AssertionError
 
 
 def refusal(url: sqlalchemy.URL, error: BaseException) -> UserError:

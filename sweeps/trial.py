@@ -20,7 +20,7 @@ from filelock import FileLock
 from stages.common.errors import UserError
 from stages.common.locks import free
 from stages.common.params import PARAMS
-from sweeps.pipeline import Pipeline, parse, with_changes
+from sweeps.pipeline import Pipeline, read, with_changes
 from sweeps.storage import VARIABLE
 from tools.charts import DVC, environment
 from tools.git import git, output
@@ -35,7 +35,7 @@ OF_THE_MACHINE = re.compile(
 )
 PATHS = re.compile(r"dir|url|\w*(path|file)")  # DVC's settings that may be relative to their file
 FETCH = ("fetch", "-q", "--no-tags", "--no-prune", "--no-write-fetch-head", "--no-auto-maintenance")
-Monitor = Callable[[Path], None]  # given the clone, looks at the training that runs there
+Look = Callable[[Path], None]  # given the clone, looks at the training that runs there
 
 
 class StageError(UserError):
@@ -74,12 +74,16 @@ class Checkout:
             }
         return [experiment for experiment in experiments if experiment not in self.found]
 
-    def read(self, experiment: str, path: str) -> str:
-        """The text of the file ``path`` in ``experiment``, which is brought here where it is not."""
+    def bring(self, experiment: str) -> str:
+        """The commit of ``experiment``, which is brought here where it is not."""
         commit, ref = self.found[experiment]
         if git("cat-file", "-e", commit).returncode:
             self.fetch(str(self.remote), ref)
-        return output("show", f"{commit}:./{path}")
+        return commit
+
+    def log(self, experiment: str) -> Path:
+        """What DVC and the stages print of ``experiment``, until that is done."""
+        return self.kept / experiment / "log"
 
     def metrics(self, experiment: str, stage: str) -> dict[str, Any]:
         """The metrics of training ``stage`` in ``experiment``, without lists.
@@ -88,14 +92,14 @@ class Checkout:
             UserError: the training has not ended.
         """
         path = f"metrics/{stage.removeprefix('train_')}.json"
-        content = json.loads(self.read(experiment, path))
+        content = json.loads(output("show", f"{self.bring(experiment)}:./{path}"))
         require_finished(content, f"{experiment}: {path}")
         return {key: value for key, value in content.items() if not isinstance(value, list)}
 
     @cached_property
     def params(self) -> Any:
         """The content of ``params.yaml`` at the commit."""
-        return parse(output("show", f"{self.commit}:./{PARAMS}"))
+        return read(PARAMS, self.commit)
 
     def require_changes(self, experiment: str, changes: Mapping[str, Any], stages: Sequence[str]) -> None:
         """Refuse an ``experiment`` that is there, but made with other ``changes``, or not by ``stages``.
@@ -104,12 +108,11 @@ class Checkout:
             UserError: naming it, with what to do.
         """
         expected = with_changes(self.params, changes)
-        lock = parse(self.read(experiment, "dvc.lock"))["stages"]
-        used = [
-            lock.get(stage, {"params": {str(PARAMS): {"": stage}}})["params"][str(PARAMS)] for stage in stages
-        ]
+        commit = self.bring(experiment)
+        ran = read(Path("dvc.lock"), commit)["stages"]
+        used = [ran[stage]["params"][str(PARAMS)] for stage in stages if stage in ran]
         others = any(expected.get(key) != value for params in used for key, value in params.items())
-        if others or parse(self.read(experiment, str(PARAMS))) != expected:
+        if others or len(used) < len(stages) or read(PARAMS, commit) != expected:
             where = f"-g {self.remote} " if self.remote else ""
             raise UserError(
                 f"the experiment {experiment} is there, with other parameters or targets: remove it "
@@ -144,17 +147,15 @@ class Checkout:
                         git("push", "-q", "--delete", self.remote, ref)
         log.unlink()
 
-    def run(
-        self, experiment: str, changes: Mapping[str, Any], stages: Sequence[str], monitor: Monitor
-    ) -> None:
-        """Run ``experiment`` in a new clone, calling ``monitor`` all the time, and hand it over.
+    def run(self, experiment: str, changes: Mapping[str, Any], stages: Sequence[str], look: Look) -> None:
+        """Run ``experiment`` in a new clone, calling ``look`` all the time, and hand it over.
 
         A training that was stopped before goes on.
 
         Raises:
             Failed: a training failed.
             UserError: something else did, such as a stage before them.
-            Exception: what ``monitor`` raised; no process is left then either.
+            Exception: what ``look`` raised; no process is left then either.
         """
         kept = self.kept / experiment
         with self.clone(experiment) as clone:
@@ -163,14 +164,14 @@ class Checkout:
                 (clone / part).parent.mkdir(exist_ok=True)
                 (clone / part).symlink_to((kept / part.name).resolve())
             try:
-                dvc(clone, kept / "log", *self.words(experiment, changes, stages), monitor=monitor)
+                dvc(clone, self.log(experiment), *self.words(experiment, changes, stages), look=look)
             except UserError as error:
                 before = Pipeline(stages, self.commit).before
                 if before and not dvc(clone, kept / "status", "status", "--json", *before).endswith("{}\n"):
                     raise
                 again = not isinstance(error, StageError) or bool(OF_THE_MACHINE.match(str(error)))
                 raise Failed(str(error), again) from None
-            self.hand_over(clone, experiment, stages, kept / "log")
+            self.hand_over(clone, experiment, stages, self.log(experiment))
         shutil.rmtree(kept, ignore_errors=True)
 
     def words(self, experiment: str, changes: Mapping[str, Any], stages: Sequence[str]) -> list[str]:
@@ -265,8 +266,8 @@ def guarded() -> Iterator[int]:
             watchdog.communicate()  # closes the pipe
 
 
-def dvc(clone: Path, log: Path, *args: str, monitor: Monitor | None = None) -> str:
-    """Run DVC in ``clone`` and call ``monitor`` meanwhile; returns what it printed, which is in ``log`` too.
+def dvc(clone: Path, log: Path, *args: str, look: Look | None = None) -> str:
+    """Run DVC in ``clone`` and call ``look`` meanwhile; returns what it printed, which is in ``log`` too.
 
     Raises:
         UserError: it failed, with the line that says why.
@@ -279,8 +280,8 @@ def dvc(clone: Path, log: Path, *args: str, monitor: Monitor | None = None) -> s
         )
         try:
             while process.poll() is None:
-                if monitor:
-                    monitor(clone)
+                if look:
+                    look(clone)
                 with suppress(TimeoutExpired):
                     process.wait(0.2)
         finally:

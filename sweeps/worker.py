@@ -10,7 +10,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Worker:
                     time.sleep(random.uniform(0.2, 1) * self.heartbeat)
                 else:
                     break
-        self.conclude()
+        self.conclude(attempts, states)
 
     def bar(self) -> "tqdm[Any]":
         """A progress bar for `show`."""
@@ -81,14 +81,12 @@ class Worker:
         bar.update(sum(state not in (State.LEFT, State.RUNNING) for state in states.values()) - bar.n)
         return attempts, states
 
-    def conclude(self) -> None:
-        """Tell what is not done, where no other worker is at work any more.
+    def conclude(self, attempts: Attempts, states: Mapping[str, State]) -> None:
+        """Tell what is not done of what `show` gave, where no other worker is at work any more.
 
         Raises:
             UserError: some trials failed, or are left.
         """
-        attempts = self.progress.attempts()
-        states = self.progress.states(attempts)
         # in a space, a setting with which no training succeeds is a result
         failed = [n for n in states if states[n] == State.FAILED and attempts[n][-1].state == TrialState.FAIL]
         for names, what in ((failed, "failed"), ([n for n in states if states[n] == State.LEFT], "are left")):
@@ -97,7 +95,7 @@ class Worker:
                 raise UserError(f"{len(names)} of {len(states)} trials {what}: {shown}")
 
     def bury_the_dead(self) -> list[FrozenTrial]:
-        """Fail the trials whose workers have given no sign for too long, and return what is alive.
+        """Fail the trials whose workers have given no sign for too long; returns what was alive till now.
 
         It counts what this worker sees, by its own clock.
         """
@@ -108,8 +106,7 @@ class Worker:
             if since is None or sign != last:
                 self.seen[trial.number] = sign, now
             elif trial.state == TrialState.RUNNING and now - since > MISSED * self.heartbeat:
-                with suppress(UpdateFinishedTrialError):  # another worker does the same
-                    self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                self.progress.end(trial.number)
         return alive
 
     def choose(self, left: Attempts, alive: list[FrozenTrial]) -> str | None:
@@ -142,8 +139,9 @@ class Worker:
         with self.lock:
             trial = self.study.ask()
         name = str(trial.user_attrs.get("name"))
-        before = {n: [t for t in p if t.number < trial.number] for n, p in self.progress.attempts().items()}
-        planned = trial.number in {t.number for t in self.progress.attempts().get(name, ())}
+        attempts = self.progress.attempts()
+        before = {n: [t for t in p if t.number < trial.number] for n, p in attempts.items()}
+        planned = any(t.number == trial.number for t in attempts.get(name, ()))
         # another was faster, it was stopped, or it is of another version of the search file
         if not planned or self.progress.states(before)[name] != State.LEFT:
             self.end(trial, name="")
@@ -177,8 +175,7 @@ class Worker:
         with suppress(UpdateFinishedTrialError):
             for key, content in attributes.items():
                 trial.set_user_attr(key, content)
-        with suppress(UpdateFinishedTrialError):
-            self.study.tell(trial, value, state, skip_if_finished=True)
+        self.progress.end(trial.number, state, value)
 
     def measure(self, trial: Trial, plan: Plan, signs: "Signs") -> float:
         """The mean validation accuracy of the trial's seeds, 0 where there is none.
@@ -204,8 +201,8 @@ class Worker:
                 start, all_changes = time.monotonic(), changes | {"train.seed": seed}
                 if self.checkout.missing([experiment]):
                     pruning = trial if seed == plan.seeds[0] else None
-                    log = self.checkout.kept / experiment / "log"
-                    monitor = Monitor(experiment, stages[0].removeprefix("train_"), signs, pruning, log)
+                    model, log = stages[0].removeprefix("train_"), self.checkout.log(experiment)
+                    monitor = Monitor(experiment, model, signs, pruning, log)
                     self.checkout.run(experiment, all_changes, stages, monitor)
                 else:
                     self.checkout.require_changes(experiment, all_changes, stages)

@@ -8,24 +8,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
+from optuna.trial import TrialState
 
 from stages.common.errors import UserError
 from sweeps.__main__ import main
-from tests.project import ROOT, commit, dvc
+from tests.project import ROOT, command, commit, dvc
 
+TWO = {"strong": {"reg.dropout": 0.5}, "weak": {"reg.dropout": 0.1}}
 # Writes what a training writes, and continues as one does. The accuracy is known, and each run leaves
 # lines in a log: when it began, with seed, dropout and the epochs that it found, and when it ended
 TRAINING = """
 import json, os, pathlib, sys, time
 import yaml
+def write(file, content):
+    file.with_suffix(".new").write_text(json.dumps(content))
+    file.with_suffix(".new").replace(file)
 params = yaml.safe_load(open("params.yaml"))
 seed, dropout = params["train"]["seed"], params["reg"]["dropout"]
 accuracy = 1 - dropout + seed / 100
@@ -43,9 +49,8 @@ while len(epochs) < params["train"]["epochs"]:
     time.sleep(params["train"]["learning_rate"])
     epoch = len(epochs) + 1
     epochs.append({"epoch": epoch, "validation_accuracy": accuracy * epoch / params["train"]["epochs"]})
-    for file, content in ((path, {"history": epochs}), (kept, epochs)):
-        file.with_suffix(".new").write_text(json.dumps(content))
-        file.with_suffix(".new").replace(file)
+    write(path, {"history": epochs})
+    write(kept, epochs)
 if dropout == 0.9:
     sys.exit("error: 0.9 is too much")
 if dropout == 0.8 and not os.path.exists(os.environ["FAKE_LOG"] + ".memory"):
@@ -53,7 +58,7 @@ if dropout == 0.8 and not os.path.exists(os.environ["FAKE_LOG"] + ".memory"):
     sys.exit("error: memory ran out (CUDA out of memory)")
 metrics = {"validation_accuracy": accuracy, "test_accuracy": accuracy - 0.5, "train_accuracy": accuracy}
 metrics["history"] = epochs
-path.write_text(json.dumps(metrics))
+write(path, metrics)
 pathlib.Path("models/regularized.safetensors").write_text(f"{accuracy} {params['reg']}")
 print("end", seed, dropout, len(epochs), file=log)
 """
@@ -116,6 +121,12 @@ def write_search(folder: Path, name: str, **content: Any) -> None:
     commit(folder, f"search {name}")
 
 
+def with_heartbeat(args: Sequence[str]) -> tuple[str, ...]:
+    """``args``, with which a worker counts as dead after seconds."""
+    given = args[0] != "run" or "--heartbeat" in args
+    return (*args, *(() if given else ("--heartbeat", "1")))
+
+
 def start(
     folder: Path,
     *args: str,
@@ -136,9 +147,8 @@ def start(
         "TMPDIR": str(temporary),
         **(variables or {}),
     }
-    options = ("--heartbeat", "1") if args[0] == "run" else ()
     return subprocess.Popen(
-        [sys.executable, "-m", "sweeps", *args, *options],
+        [sys.executable, "-m", "sweeps", *with_heartbeat(args)],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -152,7 +162,7 @@ def sweep(folder: Path, *args: str) -> str:
     """Run ``python -m sweeps`` in ``folder``, in this process, and return its output.
 
     Raises:
-        UserError: it failed; what it said before is the error's ``output``.
+        UserError: it failed.
     """
     output = StringIO()
     patch = pytest.MonkeyPatch()
@@ -160,19 +170,65 @@ def sweep(folder: Path, *args: str) -> str:
     for name in [name for name in os.environ if name.startswith("DVC_")]:
         patch.delenv(name)
     (folder / "runs/tmp").mkdir(parents=True, exist_ok=True)
-    heartbeat = ("--heartbeat", "1") if args[0] == "run" and "--heartbeat" not in args else ()
     try:
         with patch.context() as variables, redirect_stderr(output), redirect_stdout(output):
             variables.setenv("FAKE_LOG", os.environ.get("FAKE_LOG", str(folder / "log")))
             variables.setattr(tempfile, "tempdir", str(folder / "runs/tmp"))
-            variables.setattr(sys, "argv", ["sweeps", *args, *heartbeat])
+            variables.setattr(sys, "argv", ["sweeps", *with_heartbeat(args)])
             main()
-    except UserError as error:
-        error.output = output.getvalue()  # type: ignore[attr-defined]
-        raise
     finally:
         patch.undo()
     return output.getvalue()
+
+
+def git(folder: Path, *args: str) -> str:
+    result = command(folder, "git", *args)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def refs(folder: Path) -> list[str]:
+    names = git(folder, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    return sorted(name for name in names if "/exec/" not in name and "/apply/" not in name)
+
+
+def experiments(repository: Path) -> list[str]:
+    """Names of the experiments in ``repository``."""
+    return sorted(ref.rsplit("/", 1)[1] for ref in refs(repository))
+
+
+def trained(folder: Path, line: str = "begin") -> list[tuple[str, str]]:
+    """Seed and dropout of the trainings that began (or ended) since the project was made."""
+    lines = [text.split() for text in (folder / "log").read_text().splitlines()]
+    return [(values[0], values[1]) for kind, *values in lines if kind == line][1:]
+
+
+def epochs_found(folder: Path) -> list[int]:
+    """How many epochs each training that began found, since the project was made."""
+    lines = (folder / "log").read_text().splitlines()
+    return [int(line.split()[3]) for line in lines if line.startswith("begin")][1:]
+
+
+def study_of(url: str, name: str) -> optuna.Study:
+    """The only study of the search ``name``."""
+    (title,) = [title for title in optuna.get_all_study_names(url) if title.startswith(f"{name}@")]
+    return optuna.load_study(study_name=title, storage=url)
+
+
+def embedded(folder: Path, name: str) -> optuna.Study:
+    return study_of(f"sqlite:///{folder}/runs/sweep/studies.db", name)
+
+
+def states(folder: Path, name: str) -> list[TrialState]:
+    return [trial.state for trial in embedded(folder, name).trials]
+
+
+def refusal(folder: Path, *args: str) -> str:
+    """The one line with which ``python -m sweeps`` refuses."""
+    with pytest.raises(UserError) as refused:
+        sweep(folder, *args)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
 
 
 def processes(folder: Path) -> list[str]:
@@ -198,6 +254,13 @@ def gone(folder: Path, seconds: float = 2) -> bool:
     return True
 
 
+def free_port() -> int:
+    """A loopback port that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Postgres:
     """A PostgreSQL server on a loopback port, with its data in a folder of its own."""
 
@@ -208,9 +271,7 @@ class Postgres:
         if os.geteuid() == 0:  # which PostgreSQL refuses
             shutil.chown(self.folder, "postgres")
             self.user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         options = ["-D", f"{self.folder}/data", "-U", "postgres", "-A", "trust", "--no-sync"]
         subprocess.run([*self.user, binaries / "initdb", *options], check=True, capture_output=True, cwd="/")
@@ -241,9 +302,7 @@ class Postgres:
         """Start PgBouncer, in transaction mode, and return its address, empty where there is none."""
         if not (binary := shutil.which("pgbouncer", path=f"/usr/sbin:{os.environ['PATH']}")):
             return ""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         settings = f"""
             [databases]
             postgres = host=127.0.0.1 port={self.port} user=postgres

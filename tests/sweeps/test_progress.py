@@ -136,8 +136,9 @@ def test_which_failures_end_a_setting(results: Results, monkeypatch: pytest.Monk
     worker.progress.decide("a-s0", again=True)
     assert state(worker) == State.LEFT
     assert state(worker, "b-s0") == State.LEFT
+    shown = worker.show(worker.bar())
     with pytest.raises(UserError, match="2 of 2 trials are left"):
-        worker.conclude()
+        worker.conclude(*shown)
 
 
 def test_what_may_succeed_elsewhere_is_left_to_another_machine(results: Results) -> None:

@@ -11,9 +11,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.project import ROOT, commit
-from tests.sweeps.support import fake_project, start, sweep, write_search
-from tests.sweeps.test_worker import TWO, experiments, git, refs, refusal, states, trained
+from tests.project import ROOT, make_repository
+from tests.sweeps.support import (
+    TWO,
+    experiments,
+    fake_project,
+    git,
+    refs,
+    refusal,
+    start,
+    states,
+    sweep,
+    trained,
+    write_search,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -26,11 +37,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     project = fake_project(folder / "course/hw3")
     shutil.rmtree(project / ".git")
-    git(folder, "init", "-q", "course")
-    for key, value in (("user.name", "T"), ("user.email", "t@e.org")):
-        git(folder / "course", "config", key, value)
     (folder / "course/README").write_text("a course")
-    commit(folder / "course", "a course")
+    make_repository(folder / "course")
     return folder
 
 

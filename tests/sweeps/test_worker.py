@@ -14,19 +14,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState
 
 from stages.common.errors import UserError
-from tests.project import TINY, command, commit, copy_project, dvc
-from tests.sweeps.support import fake_project, gone, postgres, processes, start, sweep, write_search
+from tests.project import TINY, commit, copy_project, dvc
+from tests.sweeps.support import (
+    TWO,
+    embedded,
+    epochs_found,
+    experiments,
+    fake_project,
+    git,
+    gone,
+    postgres,
+    processes,
+    refs,
+    refusal,
+    start,
+    states,
+    study_of,
+    sweep,
+    trained,
+    write_search,
+)
 
 pytestmark = pytest.mark.slow
 
 ERASING = [{"RandomErasing": {"p": 0.25, "value": "random"}}]
-TWO = {"strong": {"reg.dropout": 0.5}, "weak": {"reg.dropout": 0.1}}
 
 
 @pytest.fixture(scope="module")
@@ -38,56 +54,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(made: Path, tmp_path: Path) -> Path:
     """A copy of the pretended project."""
     return Path(shutil.copytree(made, tmp_path / "project", symlinks=True))
-
-
-def git(folder: Path, *args: str) -> str:
-    result = command(folder, "git", *args)
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
-
-
-def refs(folder: Path) -> list[str]:
-    names = git(folder, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
-    return sorted(name for name in names if "/exec/" not in name and "/apply/" not in name)
-
-
-def experiments(repository: Path) -> list[str]:
-    """Names of the experiments in ``repository``."""
-    return sorted(ref.rsplit("/", 1)[1] for ref in refs(repository))
-
-
-def trained(folder: Path, line: str = "begin") -> list[tuple[str, str]]:
-    """Seed and dropout of the trainings that began (or ended) since the project was made."""
-    lines = [text.split() for text in (folder / "log").read_text().splitlines()]
-    return [(values[0], values[1]) for kind, *values in lines if kind == line][1:]
-
-
-def epochs_found(folder: Path) -> list[int]:
-    """How many epochs each training that began found, since the project was made."""
-    lines = (folder / "log").read_text().splitlines()
-    return [int(line.split()[3]) for line in lines if line.startswith("begin")][1:]
-
-
-def study_of(url: str, name: str) -> optuna.Study:
-    """The only study of the search ``name``."""
-    (title,) = [title for title in optuna.get_all_study_names(url) if title.startswith(f"{name}@")]
-    return optuna.load_study(study_name=title, storage=url)
-
-
-def embedded(folder: Path, name: str) -> optuna.Study:
-    return study_of(f"sqlite:///{folder}/runs/sweep/studies.db", name)
-
-
-def states(folder: Path, name: str) -> list[TrialState]:
-    return [trial.state for trial in embedded(folder, name).trials]
-
-
-def refusal(folder: Path, *args: str) -> str:
-    """The one line with which ``python -m sweeps`` refuses."""
-    with pytest.raises(UserError) as refused:
-        sweep(folder, *args)
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
 
 
 def row(folder: Path, search: str, trial: str) -> dict[str, str]:
