@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from subprocess import PIPE, Popen
 
@@ -23,7 +23,7 @@ from sweeps.search import Search, load
 from sweeps.storage import LOST, VARIABLE, connect, parse, refusal
 from sweeps.trial import Checkout, guarded
 from sweeps.worker import CONCLUSION, Worker
-from tools.git import commit_of, forget_other_repositories, git
+from tools.git import commit_of, forget_other_repositories, git, output
 
 FOLDER = Path("runs/sweep")
 COMMANDS = {  # what each does, and what it is given
@@ -93,9 +93,12 @@ def carry_out(arguments: argparse.Namespace, url: sqlalchemy.URL) -> None:
             raise UserError(f"--heartbeat is {arguments.heartbeat}, but must be above 0")
         if arguments.workers < 0:
             raise UserError(f"--workers is {arguments.workers}, but must be 0 or more")
+        if arguments.remote not in (None, *(remotes := output("remote").split())):
+            names = ", ".join(remotes) or "it has none"
+            raise UserError(f"--remote must be the name of a Git remote of this clone: {names}")
         pipeline = Pipeline(search.targets, head)
         pipeline.require_here()
-        digest = pipeline.digest()
+        digest = pipeline.digest(search.space)
     storage, lock = connect(url)
     title = f"{name}@{digest}" if digest else find(name, storage, head)
     known = title in optuna.get_all_study_names(storage)
@@ -113,6 +116,12 @@ def carry_out(arguments: argparse.Namespace, url: sqlalchemy.URL) -> None:
         Pipeline(search.targets, head).require_here()
     if git("cat-file", "-e", plan["commit"]).returncode:
         raise UserError(f"the commit {plan['commit']} of study {title} is not here: git fetch, or clone anew")
+    # the reference says in which clone it began, whose experiments others don't see, and keeps the commit
+    here = ("refs/sweeps/" + title, plan["commit"])
+    if known and not plan["remote"] and git("show-ref", "--quiet", here[0]).returncode:
+        raise UserError(
+            f"the experiments of {title} go to another clone: work there, or run it with --remote in both"
+        )
     checkout = Checkout(name, plan["commit"], plan["remote"], arguments.checkpoints / title)
     if command in ("run", "worker") and not arguments.tried:
         checkout.try_way(search.fixed, search.targets)
@@ -121,6 +130,7 @@ def carry_out(arguments: argparse.Namespace, url: sqlalchemy.URL) -> None:
     progress = Progress(study, search, checkout)
     worker = Worker(progress, lock, plan["heartbeat"])
     if command == "run":
+        output("update-ref", *here)
         study.set_user_attr("plan", plan)
         study.set_user_attr("begin", len(study.get_trials(deepcopy=False)))
         if arguments.workers == 1:
@@ -157,7 +167,7 @@ def find(name: str, storage: RDBStorage, head: str) -> str:
     fit = []
     for title, plan in plans.items():
         with suppress(UserError):  # a target that is there no more
-            digest = Pipeline(plan["search"]["targets"], head).digest()
+            digest = Pipeline(plan["search"]["targets"], head).digest(plan["search"]["space"])
             fit += [title] if title == f"{name}@{digest}" else []
     if not fit:
         others = f": {', '.join(plans)} is of other code or parameters" if plans else ""
@@ -177,11 +187,12 @@ def work_together(worker: Worker, title: str, arguments: argparse.Namespace) -> 
     variables[VARIABLE] = arguments.storage
     options = ("--tried", "--checkpoints", str(arguments.checkpoints))
     command = [sys.executable, "-m", "sweeps", "worker", title, *options]
-    with guarded() as group, ThreadPoolExecutor(arguments.workers) as readers:
+    with ExitStack() as stack:
         workers = [
-            Popen(command, env=variables, stderr=PIPE, text=True, process_group=group)
+            stack.enter_context(guarded(command, env=variables, stderr=PIPE))
             for _ in range(arguments.workers)
         ]
+        readers = stack.enter_context(ThreadPoolExecutor(arguments.workers))
         for process in workers:
             readers.submit(pass_on, process)
         try:
@@ -196,9 +207,9 @@ def work_together(worker: Worker, title: str, arguments: argparse.Namespace) -> 
     worker.conclude(*shown)
 
 
-def pass_on(worker: Popen[str]) -> None:
+def pass_on(worker: Popen[bytes]) -> None:
     """Print what a worker says beside the bar, but for how the search ended, which all say."""
-    for line in worker.stderr or ():
+    for line in map(bytes.decode, worker.stderr or ()):
         if CONCLUSION not in line:
             tqdm.write(line.rstrip("\n"), sys.stderr)
 

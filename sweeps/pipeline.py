@@ -45,11 +45,10 @@ class Pipeline:
         """Whether one of the stages reads ``parameter``."""
         return not self.keys.isdisjoint({parameter, parameter.split(".")[0]})
 
-    def digest(self) -> str:
-        """Eight hexadecimal digits of code, stages and parameters, which decide what the targets give."""
+    def digest(self, space: Mapping[str, Any]) -> str:
+        """Eight hexadecimal digits of code, stages and parameters at the commit, and a search's ``space``."""
         files = output("ls-tree", self.commit, "--", *self.files)
-        content = json.dumps([files, self.stages, self.params], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:8]
+        return digest([files, self.stages, self.params, space])[:8]
 
     def require_here(self) -> None:
         """Refuse to start where the targets would not be what the files here say: the commit is what runs.
@@ -70,6 +69,11 @@ class Pipeline:
                 f"not as in commit {self.commit[:10]}, which a sweep runs: {', '.join(sorted(changed))}: "
                 "commit them ('git commit'), or put them back ('git checkout')"
             )
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read(path: Path, commit: str = "") -> Any:

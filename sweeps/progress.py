@@ -1,6 +1,6 @@
 """Where a study stands: which of its planned trials are done, run somewhere, failed, or are left."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from enum import StrEnum
 from typing import Any
@@ -17,6 +17,7 @@ from sweeps.trial import Checkout
 
 ATTEMPTS = 5
 ALIVE = (TrialState.RUNNING, TrialState.WAITING)
+START = (0, 0, 0)  # seed, target and epoch that an attempt has reached
 
 
 class State(StrEnum):
@@ -37,8 +38,10 @@ class Progress:
     """The planned trials of ``search`` in ``study``.
 
     A trial of Optuna's is one attempt. Its attributes say at which planned one, by ``name`` and ``setup``;
-    which ``params`` were chosen before; which ``worker`` has it; and how it came to nothing: it ``failed``,
-    or was ``given_up`` for a reason that lies not in it.
+    which ``params`` were chosen before; which ``worker`` has it, and its last ``sign`` of life (when, and
+    after how many seconds the next one comes); its ``experiments``; the seed, target and epoch that it has
+    ``reached``; and how it came to nothing: it ``failed``, or was ``given_up`` for a reason that lies not in
+    it.
     """
 
     def __init__(self, study: optuna.Study, search: Search, checkout: Checkout) -> None:
@@ -56,16 +59,13 @@ class Progress:
 
     def states(self, attempts: Attempts) -> dict[str, State]:
         """The state of each planned trial. One whose experiment is gone is to be done again."""
-        ended = [name for name, past in attempts.items() if any(has_result(trial) for trial in past)]
-        gone = set(self.checkout.missing([e for name in ended for e in self.experiments(name)]))
+        ended = [trial for past in attempts.values() for trial in past if has_result(trial)]
+        gone = set(self.checkout.missing([experiment for trial in ended for experiment in made_by(trial)]))
         decisions = self.study.user_attrs
-        return {
-            name: self._state(name, past, decisions, gone.isdisjoint(self.experiments(name)))
-            for name, past in attempts.items()
-        }
+        return {name: self._state(name, past, decisions, gone) for name, past in attempts.items()}
 
     def _state(
-        self, name: str, attempts: Sequence[FrozenTrial], decisions: Mapping[str, Any], there: bool
+        self, name: str, attempts: Sequence[FrozenTrial], decisions: Mapping[str, Any], gone: Set[str]
     ) -> State:
         since = decisions.get(f"since {name}", 0)
         if since is None:
@@ -78,16 +78,9 @@ class Progress:
                 return State.FAILED
             if trial.state == TrialState.PRUNED:
                 return State.PRUNED
-            if has_result(trial) and there:
+            if has_result(trial) and gone.isdisjoint(made_by(trial)):
                 return State.DONE
-        begin = decisions.get("begin", 0)
-        counted = [t for t in past if t.state == TrialState.FAIL and "given_up" not in t.user_attrs]
-        return State.FAILED if sum(t.number >= begin for t in counted) >= ATTEMPTS else State.LEFT
-
-    def experiments(self, name: str) -> list[str]:
-        """The experiments of a planned trial, one for each seed."""
-        plan = self.plans[name]
-        return [f"{self.checkout.name}-{plan.setting}-s{seed}" for seed in plan.seeds]
+        return State.FAILED if in_vain(past, decisions.get("begin", 0)) >= ATTEMPTS else State.LEFT
 
     def decide(self, name: str, again: bool) -> None:
         """Try the planned trial ``name`` again, or leave it out. Where it runs, it ends.
@@ -100,7 +93,7 @@ class Progress:
         trials = self.study.get_trials(deepcopy=False)
         self.study.set_user_attr(f"since {name}", len(trials) if again else None)
         for trial in trials:
-            if trial.user_attrs.get("name") == name and trial.state == TrialState.RUNNING:
+            if trial.user_attrs.get("name") == name and trial.state in ALIVE:
                 self.end(trial.number)
 
     def end(self, number: int, state: TrialState = TrialState.FAIL, value: float | None = None) -> None:
@@ -109,28 +102,24 @@ class Progress:
             self.study.tell(number, value, state, skip_if_finished=True)
 
     def table(self) -> str:
-        """Each planned trial in a row: its state, who has or had it, since when, and why it failed."""
+        """Each planned trial in a row: its state, who has or had it, since when, and why it ended."""
         attempts = self.attempts()
         rows = []
         for name, state in self.states(attempts).items():
-            last = attempts[name][-1] if attempts[name] else None
-            attributes = last.user_attrs if last else {}
-            words = attributes.get("failed", {}).get("words", "")
-            if state == State.FAILED or words:
-                logs = map(self.checkout.log, self.experiments(name))
-                words += "".join(f" ({log})" for log in logs if log.exists())
-            rows.append(
-                {
-                    "trial": name,
-                    "changes": changed(self.plans[name].changes | (last.params if last else {})),
-                    "state": state,
-                    "attempts": len(attempts[name]),
-                    "worker": attributes.get("worker", ""),
-                    "since": f"{last.datetime_start:%F %T}" if last and last.datetime_start else "",
-                    "why": words,
+            row = {"trial": name, "changes": changed(self.plans[name].changes), "state": state}
+            rows.append(row | {"attempts": len(attempts[name])})
+            if attempts[name]:
+                last = attempts[name][-1]
+                *_, epoch = last.user_attrs.get("reached", START)
+                logs = [self.checkout.log(experiment, last.number) for experiment in made_by(last)]
+                rows[-1] |= {
+                    "changes": changed(self.plans[name].changes | last.params),
+                    "worker": last.user_attrs.get("worker", ""),
+                    "epoch": epoch or "",
+                    "since": f"{last.datetime_start:%F %T}" if last.datetime_start else "",
+                    "why": " ".join([why(last), *(f"({log})" for log in logs if log.exists())]).strip(),
                 }
-            )
-        table = pd.DataFrame(rows, dtype=object)
+        table = pd.DataFrame(rows, dtype=object).fillna("")
         table = table.loc[:, (table != "").any()]
         counts = table["state"].value_counts()
         summary = ", ".join(f"{counts[state]} {state}" for state in State if state in counts)
@@ -140,3 +129,27 @@ class Progress:
 def has_result(trial: FrozenTrial) -> bool:
     """Whether ``trial`` ended with experiments."""
     return trial.state == TrialState.COMPLETE and "failed" not in trial.user_attrs
+
+
+def made_by(trial: FrozenTrial) -> list[str]:
+    """The experiments of ``trial``, one for each seed; none before it has chosen parameters."""
+    return list(trial.user_attrs.get("experiments", ()))
+
+
+def why(trial: FrozenTrial) -> str:
+    """How ``trial`` came to nothing; empty where it did not."""
+    attributes = trial.user_attrs
+    words = attributes.get("failed", {}).get("words") or attributes.get("given_up")
+    return str(words or ("its worker died" if trial.state == TrialState.FAIL else ""))
+
+
+def in_vain(past: Sequence[FrozenTrial], begin: int) -> int:
+    """How many attempts after the last progress, and after ``begin``, failed or died of something in them."""
+    best, count = list(START), 0
+    for trial in past:
+        reached = list(trial.user_attrs.get("reached", START))
+        if reached > best:
+            best, count = reached, 0
+        elif trial.number >= begin and trial.state == TrialState.FAIL:
+            count += "worker" in trial.user_attrs and "given_up" not in trial.user_attrs
+    return count

@@ -6,7 +6,7 @@ from stages.common.errors import UserError
 from stages.common.files import write_json
 from stages.drawing.figures import save_figure
 from sweeps.drawing import draw
-from sweeps.progress import Progress, State, has_result
+from sweeps.progress import Progress, State, has_result, made_by, why
 from sweeps.results import RESULTS, table
 
 
@@ -17,6 +17,7 @@ def report(progress: Progress) -> str:
 
     Raises:
         UserError: there are none, or an experiment is gone.
+        OSError: a file can't be written.
     """
     search, checkout, attempts = progress.search, progress.checkout, progress.attempts()
     states = progress.states(attempts)
@@ -25,36 +26,34 @@ def report(progress: Progress) -> str:
     content |= {"fixed": search.fixed, "space": search.space, "settings": {}, "pruned": {}, "failed": {}}
     gone = []
     for name, plan in progress.plans.items():
-        last = attempts[name][-1] if attempts[name] else None
-        if states[name] == State.DONE:
-            last = next(trial for trial in reversed(attempts[name]) if has_result(trial))
-        elif states[name] == State.LEFT and any(has_result(trial) for trial in attempts[name]):
-            gone += checkout.missing(progress.experiments(name))
-        if last is None:
+        if not attempts[name]:
             continue
+        last, state = attempts[name][-1], states[name]
+        ended = [trial for trial in attempts[name] if has_result(trial)]
+        if state == State.LEFT and ended:
+            gone += checkout.missing(made_by(ended[-1]))
+        if state == State.DONE:
+            last = next(trial for trial in reversed(ended) if not checkout.missing(made_by(trial)))
         changes = plan.changes | last.params
-        if states[name] == State.DONE:
+        if state == State.DONE:
             entry = content["settings"].setdefault(plan.setting, {"changes": changes, "seeds": {}})
-            for seed, experiment in zip(plan.seeds, progress.experiments(name), strict=True):
+            for seed, experiment in zip(plan.seeds, made_by(last), strict=True):
                 entry["seeds"][seed] = {"experiment": experiment}
                 for stage in search.targets:
                     metrics = checkout.metrics(experiment, stage)
                     shown = {key: metrics[key] for key in metrics if search.settings or "test" not in key}
                     entry["seeds"][seed][stage] = shown
-        elif states[name] == State.PRUNED:
+        elif state == State.PRUNED:
             epoch = last.last_step or 0
             content["pruned"][name] = {"changes": changes, "epoch": epoch}
             content["pruned"][name][metric] = last.intermediate_values.get(epoch)
-        elif states[name] == State.FAILED:
-            content["failed"][name] = {
-                "changes": changes,
-                "why": last.user_attrs.get("failed", {}).get("words"),
-            }
+        elif state == State.FAILED:
+            content["failed"][name] = {"changes": changes, "why": why(last)}
     if gone:
         raise UserError(f"{', '.join(gone)} is gone: run the search again to make it again")
     if not content["settings"]:
         raise UserError(f"no trial of {checkout.name} is done")
     picture, text = draw(content), table(content)
-    write_json(RESULTS / f"{checkout.name}.json", content)
     save_figure(picture, RESULTS / f"{checkout.name}.png")
+    write_json(RESULTS / f"{checkout.name}.json", content)  # last: all else is made from it
     return text

@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from math import nextafter
+from math import nextafter, prod
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -39,6 +39,7 @@ Call = Annotated[dict[str, dict[str, Any]], One]
 Sampler = Annotated[dict[Annotated[str, Field(pattern=f"^({'|'.join(SAMPLERS)})$")], dict[str, Any]], One]
 Pruner = Annotated[dict[Annotated[str, Field(pattern=f"^({'|'.join(PRUNERS)})$")], dict[str, Any]], One]
 USED = {"settings": set[str](), "grid": {"pruner"}, "space": {"trials", "sampler", "pruner"}}
+MOST = 1000  # combinations that are checked before a search
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -80,7 +81,7 @@ class Search(Schema):
 
     def setup(self, plan: Plan) -> str:
         """All that a planned trial is: where the search file changes it, it is another one."""
-        return json.dumps([self.fixed, plan, self.space], sort_keys=True)
+        return json.dumps([self.fixed, plan], sort_keys=True)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Changes:
         """What the sampler chooses in ``trial``: nothing without a ``space``."""
@@ -97,10 +98,18 @@ class Search(Schema):
             study.sampler.reseed_rng()
 
     def examples(self) -> list[Changes]:
-        """Changes that stand for all: those of the planned trials, or the corners of the ``space``."""
+        """Changes that stand for all: those of the planned trials, or the corners of the ``space``.
+
+        Where a space has more than ``MOST`` corners, each value beside the first ones of the other axes.
+        """
         self.suggest(probe := optuna.create_study().ask())
         axes = {key: _examples(axis) for key, axis in probe.distributions.items()}
-        return combinations(axes) if axes else [plan.changes for plan in self.planned_trials().values()]
+        if not axes:
+            return [plan.changes for plan in self.planned_trials().values()]
+        if prod(map(len, axes.values())) <= MOST:
+            return combinations(axes)
+        first = {key: values[0] for key, values in axes.items()}
+        return [first | {key: value} for key, values in axes.items() for value in values]
 
 
 def _examples(axis: Any) -> Sequence[Any]:

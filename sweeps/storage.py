@@ -1,6 +1,7 @@
 """The studies' database: Optuna's storage in an SQLite file, or on a PostgreSQL server for many machines."""
 
 import random
+import re
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -16,6 +17,11 @@ from stages.common.errors import UserError
 VARIABLE = "SWEEP_STORAGE"  # holds an address that shall stand in no list of processes
 LOST = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)  # raised where the database does not answer
 POSTGRES = "postgresql+psycopg"
+SQLITE = re.compile(r"sqlite:///(.+)")
+# login; host, port, database and options. Whatever driver is named, psycopg is the one that is installed
+SERVER = re.compile(
+    r"postgres(?:ql)?(?:\+\w+)?://(.*@)?((?:[\w.-]*|\[[\da-f:.]+\])(?::\d+)?/[^/?@]+(?:\?[^@]*)?)", re.DOTALL
+)
 
 
 def parse(address: str) -> sqlalchemy.URL:
@@ -25,21 +31,22 @@ def parse(address: str) -> sqlalchemy.URL:
     digits stand for another one, as in all addresses.
 
     Raises:
-        UserError: it is no such address. Nothing of it is repeated.
+        UserError: it is no such address, or could be read in two ways. Nothing of it is repeated.
     """
-    scheme, separator, rest = address.partition("://")
-    login, at, place = ("", "", rest) if scheme.startswith("sqlite") else rest.rpartition("@")
-    user, colon, password = login.partition(":")
-    scheme = POSTGRES if scheme in ("postgres", "postgresql") else scheme
-    try:
-        url = sqlalchemy.make_url(f"{scheme}{separator}{place}")
-        url.get_dialect()
-    except Exception:  # whatever a database's driver raises when it is imported
+    if parts := SQLITE.fullmatch(address):
+        return sqlalchemy.URL.create("sqlite", database=parts[1])
+    parts = SERVER.fullmatch(address)
+    login, place = (parts[1] or "", parts[2]) if parts else ("", "")
+    user, colon, password = login.removesuffix("@").partition(":")
+    if not parts or re.search(r"[/?]", user) or re.search(r"\?.*=", password):
         raise UserError(
             "--storage is no address of a database: it must be like sqlite:///folder/studies.db or "
-            "postgresql://user:password@host:5432/database"
-        ) from None
-    return url.set(username=unquote(user), password=unquote(password) if colon else None) if at else url
+            "postgresql://user:password@host:5432/database, and a ? or @ that misleads written as %3F or %40"
+        )
+    url = sqlalchemy.make_url(f"{POSTGRES}://{place}")
+    if any("password" in option.lower() for option in url.query):
+        raise UserError("--storage has a password behind the ?: write it before the @, or into ~/.pgpass")
+    return url.set(username=unquote(user) or None, password=unquote(password) if colon else None)
 
 
 def connect(url: sqlalchemy.URL) -> tuple[RDBStorage, AbstractContextManager[object]]:
@@ -77,8 +84,8 @@ def refusal(url: sqlalchemy.URL, error: BaseException) -> UserError:
     """What ``error`` says, in one line without the password."""
     error = error.__cause__ or error  # Optuna says less than the database
     reason = " ".join(str(getattr(error, "orig", None) or error).split("\n")[0].split())
-    given = {url.password, quote(url.password or "", safe=""), url.query.get("password")}
-    for secret in given - {None, ""}:
-        reason = reason.replace(str(secret), "***")
-    shown = url.set(query={}).render_as_string()  # a password may stand in the query too
+    password = url.password or ""
+    if password and (password in reason or quote(password, safe="") in reason):
+        reason = "what it says has the password in it, and is not shown"
+    shown = url.set(query={}).render_as_string()
     return UserError(f"--storage {shown}: {reason}: what is done is kept; mend this, then start again")

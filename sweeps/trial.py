@@ -5,14 +5,15 @@ import os
 import platform
 import re
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from tempfile import gettempdir
-from typing import Any
-from zlib import crc32
+from typing import Any, BinaryIO
 
 from configobj import ConfigObj
 from filelock import FileLock
@@ -20,26 +21,23 @@ from filelock import FileLock
 from stages.common.errors import UserError
 from stages.common.locks import free
 from stages.common.params import PARAMS
-from sweeps.pipeline import Pipeline, read, with_changes
+from sweeps.pipeline import Pipeline, digest, read
 from sweeps.storage import VARIABLE
 from tools.charts import DVC, environment
 from tools.git import git, output
 from tools.metrics import require_finished
 
-# it is in the process group that it kills, as soon as the worker closes the pipe or dies
-WATCHDOG = "trap '' INT TERM; read -r _; kill -KILL 0"
-# what a stage says of the machine, and not of its parameters
-OF_THE_MACHINE = re.compile(
-    r"memory ran out|the system refused|the GPU does not work|train\.(device|precision) is|'python' is"
-    r"|.*(the disk has | cannot be (read|written): )"
-)
-PATHS = re.compile(r"dir|url|\w*(path|file)")  # DVC's settings that may be relative to their file
+GATE = 'read -r _ && exec "$@" </dev/null'  # begins only when the watchdog is there
+WATCHDOG = "trap '' INT TERM; read -r _; kill -s KILL -- -{}"  # as soon as the worker closes the pipe or dies
+# what a stage says of its parameters; it would say it again, anywhere
+OF_THE_SETTING = re.compile(r"(?!dvc \w+ failed: ).*(, but must be | is not finite: |the loss became )")
+# DVC's settings that may be relative to the file they stand in
+PATHS = {
+    *("dir", "url", "credentialpath", "configpath", "keyfile", "cert_path", "key_path"),
+    *("gdrive_user_credentials_file", "gdrive_service_account_json_file_path"),
+}
 FETCH = ("fetch", "-q", "--no-tags", "--no-prune", "--no-write-fetch-head", "--no-auto-maintenance")
-Look = Callable[[Path], None]  # given the clone, looks at the training that runs there
-
-
-class StageError(UserError):
-    """A stage ended with a line that says why."""
+Look = Callable[[Path, BinaryIO], None]  # at a training: given the clone, and what it has printed meanwhile
 
 
 class Failed(Exception):  # noqa: N818
@@ -62,6 +60,10 @@ class Checkout:
         (self.root / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.root / ".dvc/tmp/sweeps.lock")
 
+    def experiment(self, setting: str, changes: Mapping[str, Any], stages: Sequence[str]) -> str:
+        """The name for ``stages`` with ``changes``, which no other changes or stages have."""
+        return f"{self.name}-{setting}-s{changes['train.seed']}-{digest([changes, [*stages]])[:6]}"
+
     def missing(self, experiments: Sequence[str]) -> list[str]:
         """Which of ``experiments`` are not where experiments go."""
         if not self.found.keys() >= set(experiments):
@@ -74,16 +76,13 @@ class Checkout:
             }
         return [experiment for experiment in experiments if experiment not in self.found]
 
-    def bring(self, experiment: str) -> str:
-        """The commit of ``experiment``, which is brought here where it is not."""
-        commit, ref = self.found[experiment]
-        if git("cat-file", "-e", commit).returncode:
-            self.fetch(str(self.remote), ref)
-        return commit
+    def folder(self, experiment: str) -> Path:
+        """What is kept of ``experiment`` until it is done: checkpoints, and the log of each attempt."""
+        return self.kept / experiment
 
-    def log(self, experiment: str) -> Path:
-        """What DVC and the stages print of ``experiment``, until that is done."""
-        return self.kept / experiment / "log"
+    def log(self, experiment: str, attempt: int) -> Path:
+        """What DVC and the stages print in an ``attempt`` at ``experiment``."""
+        return self.folder(experiment) / f"{attempt}.log"
 
     def metrics(self, experiment: str, stage: str) -> dict[str, Any]:
         """The metrics of training ``stage`` in ``experiment``, without lists.
@@ -91,8 +90,11 @@ class Checkout:
         Raises:
             UserError: the training has not ended.
         """
+        commit, ref = self.found[experiment]
+        if git("cat-file", "-e", commit).returncode:
+            self.fetch(str(self.remote), ref)
         path = f"metrics/{stage.removeprefix('train_')}.json"
-        content = json.loads(output("show", f"{self.bring(experiment)}:./{path}"))
+        content = json.loads(output("show", f"{commit}:./{path}"))
         require_finished(content, f"{experiment}: {path}")
         return {key: value for key, value in content.items() if not isinstance(value, list)}
 
@@ -100,24 +102,6 @@ class Checkout:
     def params(self) -> Any:
         """The content of ``params.yaml`` at the commit."""
         return read(PARAMS, self.commit)
-
-    def require_changes(self, experiment: str, changes: Mapping[str, Any], stages: Sequence[str]) -> None:
-        """Refuse an ``experiment`` that is there, but made with other ``changes``, or not by ``stages``.
-
-        Raises:
-            UserError: naming it, with what to do.
-        """
-        expected = with_changes(self.params, changes)
-        commit = self.bring(experiment)
-        ran = read(Path("dvc.lock"), commit)["stages"]
-        used = [ran[stage]["params"][str(PARAMS)] for stage in stages if stage in ran]
-        others = any(expected.get(key) != value for params in used for key, value in params.items())
-        if others or len(used) < len(stages) or read(PARAMS, commit) != expected:
-            where = f"-g {self.remote} " if self.remote else ""
-            raise UserError(
-                f"the experiment {experiment} is there, with other parameters or targets: remove it "
-                f"('dvc exp remove {where}{experiment}'), or give the search file another name"
-            )
 
     def try_way(self, fixed: Mapping[str, Any], stages: Sequence[str]) -> None:
         """Go all the way of a trial but the training ``stages``, to find here what would stop it.
@@ -129,50 +113,56 @@ class Checkout:
         if not before:  # without stages DVC would run all
             return
         # one name for this checkout, lest those that a killed worker leaves become many
-        experiment = f"{self.name}-try-{crc32(f'{platform.node()} {self.root}'.encode()):08x}"
-        self.kept.mkdir(parents=True, exist_ok=True)
+        experiment = f"{self.name}-try-{digest([platform.node(), str(self.root)])[:6]}"
         log = self.kept / f"{experiment}.log"
         with self.lock, self.clone(experiment) as clone:
             dvc(clone, log, *self.words(experiment, fixed, before))
             # where the data set is there already, this alone says whether more may be written
-            (clone / "try").write_text(f"{experiment} of {self.commit}")
+            (clone / "try").write_text(f"{experiment} {time.time()}")
             dvc(clone, log, "add", "try")
             try:
                 self.hand_over(clone, experiment, [*before, "try.dvc"], log)
             finally:
                 self.found.pop(experiment, None)
                 for ref in named(experiment, self.root):
+                    if self.remote and (undone := git("push", "-q", "--delete", self.remote, ref)).returncode:
+                        words = " ".join(undone.stderr.split())
+                        print(f"{ref} stays at {self.remote}, and may be deleted: {words}", file=sys.stderr)
                     output("update-ref", "-d", ref)
-                    if self.remote:
-                        git("push", "-q", "--delete", self.remote, ref)
         log.unlink()
 
-    def run(self, experiment: str, changes: Mapping[str, Any], stages: Sequence[str], look: Look) -> None:
-        """Run ``experiment`` in a new clone, calling ``look`` all the time, and hand it over.
-
-        A training that was stopped before goes on.
+    def train(
+        self,
+        clone: Path,
+        experiment: str,
+        changes: Mapping[str, Any],
+        stages: Sequence[str],
+        log: Path,
+        look: Look,
+    ) -> None:
+        """Make ``experiment`` in ``clone``, calling ``look`` all the time. A stopped training goes on.
 
         Raises:
-            Failed: a training failed.
+            Failed: a training did.
             UserError: something else did, such as a stage before them.
             Exception: what ``look`` raised; no process is left then either.
         """
-        kept = self.kept / experiment
-        with self.clone(experiment) as clone:
-            for part in (Path("runs/checkpoints"), Path("runs/locks")):
-                (kept / part.name).mkdir(parents=True, exist_ok=True)
-                (clone / part).parent.mkdir(exist_ok=True)
-                (clone / part).symlink_to((kept / part.name).resolve())
-            try:
-                dvc(clone, self.log(experiment), *self.words(experiment, changes, stages), look=look)
-            except UserError as error:
-                before = Pipeline(stages, self.commit).before
-                if before and not dvc(clone, kept / "status", "status", "--json", *before).endswith("{}\n"):
+        for part in (Path("runs/checkpoints"), Path("runs/locks")):
+            kept = self.folder(experiment) / part.name
+            kept.mkdir(parents=True, exist_ok=True)
+            (clone / part).parent.mkdir(exist_ok=True)
+            (clone / part).symlink_to(kept.resolve())
+        try:
+            dvc(clone, log, *self.words(experiment, changes, stages), look=look)
+        except UserError as error:
+            failed = Failed(str(error), again=not OF_THE_SETTING.match(str(error)))
+            before = Pipeline(stages, self.commit).before
+            changed = any(map(Pipeline(before, self.commit).reads, changes))
+            if failed.again and before and not changed:
+                status = dvc(clone, log.with_suffix(".status"), "status", "--json", *before)
+                if not status.endswith("{}\n"):
                     raise
-                again = not isinstance(error, StageError) or bool(OF_THE_MACHINE.match(str(error)))
-                raise Failed(str(error), again) from None
-            self.hand_over(clone, experiment, stages, self.log(experiment))
-        shutil.rmtree(kept, ignore_errors=True)
+            raise failed from None
 
     def words(self, experiment: str, changes: Mapping[str, Any], stages: Sequence[str]) -> list[str]:
         """DVC's command that makes ``experiment``: ``stages`` with ``changes``."""
@@ -202,6 +192,8 @@ class Checkout:
         """
         home = Path(gettempdir()) / f"sweeps-{os.getuid()}"
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if home.is_symlink() or home.stat().st_uid != os.getuid():
+            raise UserError(f"{home} is another user's: set TMPDIR to a folder of your own")
         for left in home.glob("*.lock"):
             with free(left) as nobody_has_it:
                 if nobody_has_it:
@@ -233,8 +225,9 @@ class Checkout:
         (clone / ".dvc/cache").symlink_to(cache)
 
         def absolute(section: Any, key: str) -> None:
-            if PATHS.fullmatch(key) and not re.match(r"\w+://|~", section[key]):
-                section[key] = str(self.root / ".dvc" / section[key])
+            value = section[key]  # a list, where it has a comma, DVC refuses
+            if key in PATHS and isinstance(value, str) and not re.match(r"\w+://|~", value):
+                section[key] = str(self.root / ".dvc" / value)
 
         merged = ConfigObj()
         for level in ("config", "config.local"):
@@ -257,11 +250,21 @@ def hydra(value: Any) -> str:
 
 
 @contextmanager
-def guarded() -> Iterator[int]:
-    """A new process group. All its processes end with the block, or with this process."""
-    with Popen(["sh", "-c", WATCHDOG], stdin=PIPE, process_group=0) as watchdog:
+def guarded(command: Sequence[str], **options: Any) -> Iterator["Popen[bytes]"]:
+    """``command`` in a session of its own, without a terminal that it could ask and wait for.
+
+    Its process group ends with the block, or with this process. ``options`` are those of `Popen`.
+    """
+    own: Any = {"stdin": PIPE, "start_new_session": True}
+    with (
+        Popen(["sh", "-c", GATE, "sh", *command], **own, **options) as process,
+        Popen(["sh", "-c", WATCHDOG.format(process.pid)], **own, stderr=DEVNULL) as watchdog,
+    ):
         try:
-            yield watchdog.pid
+            if process.stdin:
+                os.write(process.stdin.fileno(), b"\n")
+                process.stdin.close()
+            yield process
         finally:
             watchdog.communicate()  # closes the pipe
 
@@ -274,24 +277,21 @@ def dvc(clone: Path, log: Path, *args: str, look: Look | None = None) -> str:
     """
     env = {name: value for name, value in environment().items() if name != VARIABLE}
     env |= {"DVC_ROOT": str(clone), "DVC_SITE_CACHE_DIR": str(clone / ".dvc/tmp/site")}
-    with open(log, "w") as out, guarded() as group:
-        process = Popen(
-            [*DVC, *args], cwd=clone, env=env, stdin=DEVNULL, stdout=out, stderr=out, process_group=group
-        )
-        try:
+    env["GIT_TERMINAL_PROMPT"] = "0"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as out, open(log, "rb") as said:  # whoever removes the file meanwhile
+        with guarded([*DVC, *args], cwd=clone, env=env, stdout=out, stderr=out) as process:
             while process.poll() is None:
                 if look:
-                    look(clone)
+                    look(clone, said)
                 with suppress(TimeoutExpired):
                     process.wait(0.2)
-        finally:
-            process.kill()
-            process.wait()
-    text = log.read_text(errors="replace")
+        said.seek(0)
+        text = said.read().decode(errors="replace")
     if process.returncode:
         errors = (line for line in text.splitlines() if line.lower().startswith("error: "))
         line = next(errors, f"status {process.returncode}")
         if line.startswith("error: "):  # DVC's are in capitals; the clone, where to restore files, is gone
-            raise StageError(re.sub(r" \(to restore what is committed: .*\)$", "", line[7:]))
+            raise UserError(re.sub(r" \(to restore what is committed: .*\)$", "", line[7:]))
         raise UserError(f"dvc {args[0]} failed: {line.removeprefix('ERROR: ')} ({log} has all)")
     return text

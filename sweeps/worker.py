@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -32,6 +32,7 @@ CONCLUSION = "'python -m sweeps status"
 STOPPED = "stopped: the next worker goes on with the running trial after its last whole epoch"
 MISSED = 4  # signs of life, after which a worker counts as dead
 # what a training says of how it goes on; its figures are not for a search's eyes
+EPOCH = re.compile(r"(\w+): epoch (\d+)/")
 TOLD = re.compile(rf"({'|'.join(MODELS)}): (?!epoch |test accuracy ).*")
 
 
@@ -102,10 +103,11 @@ class Worker:
         alive = [t for t in self.study.get_trials(deepcopy=False) if not t.state.is_finished()]
         for trial in alive:
             sign, now = trial.user_attrs.get("sign"), time.monotonic()
+            _, heartbeat = sign or (None, self.heartbeat)
             last, since = self.seen.get(trial.number, (None, None))
             if since is None or sign != last:
                 self.seen[trial.number] = sign, now
-            elif trial.state == TrialState.RUNNING and now - since > MISSED * self.heartbeat:
+            elif trial.state == TrialState.RUNNING and now - since > MISSED * heartbeat:
                 self.progress.end(trial.number)
         return alive
 
@@ -139,19 +141,14 @@ class Worker:
         with self.lock:
             trial = self.study.ask()
         name = str(trial.user_attrs.get("name"))
-        attempts = self.progress.attempts()
-        before = {n: [t for t in p if t.number < trial.number] for n, p in attempts.items()}
-        planned = any(t.number == trial.number for t in attempts.get(name, ()))
-        # another was faster, it was stopped, or it is of another version of the search file
-        if not planned or self.progress.states(before)[name] != State.LEFT:
-            self.end(trial, name="")
-            return
         try:
+            if not self.counts(trial, name):
+                self.end(trial, name="")
+                return
             value = self.measure(trial, self.progress.plans[name], Signs(trial, self.heartbeat))
         except optuna.TrialPruned as pruned:
             say(name, pruned)
             self.end(trial, TrialState.PRUNED)
-            shutil.rmtree(self.checkout.kept / self.progress.experiments(name)[0], ignore_errors=True)
         except Failed as failure:
             say(name, failure)
             poor = 0.0 if self.search.space and not failure.again else None
@@ -160,13 +157,23 @@ class Worker:
         except UpdateFinishedTrialError:
             say(name, "given to another worker, or stopped")
         except BaseException as error:
-            with suppress(*LOST):
-                self.end(trial, given_up=f"{type(error).__name__}: {error}")
             if isinstance(error, KeyboardInterrupt):
                 error.args = (STOPPED,)
+            with suppress(*LOST):
+                self.end(trial, given_up=str(error) or type(error).__name__)
             raise
         else:
             self.end(trial, TrialState.COMPLETE, value)
+
+    def counts(self, trial: Trial, name: str) -> bool:
+        """Whether ``trial`` is to be run.
+
+        Not where another one was faster, it was stopped, or it is of another version of the search file.
+        """
+        attempts = self.progress.attempts()
+        before = {n: [t for t in past if t.number < trial.number] for n, past in attempts.items()}
+        planned = any(t.number == trial.number for t in attempts.get(name, ()))
+        return planned and self.progress.states(before)[name] == State.LEFT
 
     def end(
         self, trial: Trial, state: TrialState = TrialState.FAIL, value: float | None = None, **attributes: Any
@@ -185,28 +192,34 @@ class Worker:
             TrialPruned: the pruner says so.
             UpdateFinishedTrialError: the trial is not this worker's any more.
         """
+        stages, checkout, accuracies = self.search.targets, self.checkout, list[float]()
         changes = self.search.fixed | plan.changes | self.search.suggest(trial)
-        if self.search.space:  # whose corners alone were checked before
-            from stages.params import check_all  # imports torch, which other searches do not need
-
-            try:
-                check_all(with_changes(self.checkout.params, changes))
-            except UserError as error:
-                raise Failed(str(error), again=False) from None
-        stages, accuracies = self.search.targets, list[float]()
+        settings = [changes | {"train.seed": seed} for seed in plan.seeds]
+        experiments = [checkout.experiment(plan.setting, setting, stages) for setting in settings]
         with signs:
-            for seed, experiment in zip(
-                plan.seeds, self.progress.experiments(trial.user_attrs["name"]), strict=True
-            ):
-                start, all_changes = time.monotonic(), changes | {"train.seed": seed}
-                if self.checkout.missing([experiment]):
-                    pruning = trial if seed == plan.seeds[0] else None
-                    model, log = stages[0].removeprefix("train_"), self.checkout.log(experiment)
-                    monitor = Monitor(experiment, model, signs, pruning, log)
-                    self.checkout.run(experiment, all_changes, stages, monitor)
-                else:
-                    self.checkout.require_changes(experiment, all_changes, stages)
-                metrics = self.checkout.metrics(experiment, stages[0])
+            trial.set_user_attr("experiments", experiments)
+            if self.search.space:  # of which some values alone were checked before
+                from stages.params import check_all  # imports torch, which other searches do not need
+
+                try:
+                    check_all(with_changes(checkout.params, changes))
+                except UserError as error:
+                    raise Failed(str(error), again=False) from None
+            for number, (setting, experiment) in enumerate(zip(settings, experiments, strict=True)):
+                start = time.monotonic()
+                if checkout.missing([experiment]):
+                    monitor = Monitor(experiment, stages, signs, number, pruning=not number)
+                    log = checkout.log(experiment, trial.number)
+                    with checkout.clone(experiment) as clone:
+                        try:
+                            checkout.train(clone, experiment, setting, stages, log, monitor)
+                        except optuna.TrialPruned:
+                            shutil.rmtree(checkout.folder(experiment), ignore_errors=True)
+                            raise
+                        signs.give()  # where another worker has the trial by now, it has the experiment too
+                        checkout.hand_over(clone, experiment, stages, log)
+                    shutil.rmtree(checkout.folder(experiment), ignore_errors=True)
+                metrics = checkout.metrics(experiment, stages[0])
                 # without held-out images nothing is chosen, and Optuna does not see the test set's accuracy
                 accuracies.append(float(metrics.get("validation_accuracy", 0)))
                 metric = next(key for key in ("validation_accuracy", "test_accuracy") if key in metrics)
@@ -224,17 +237,26 @@ class Signs:
 
     def __enter__(self) -> "Signs":
         self.trial.set_user_attr("worker", f"{platform.node()} {os.getpid()}")
-        threading.Thread(target=self.give, daemon=True).start()
+        self.give()
+        threading.Thread(target=self.go_on, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.over.set()
 
     def give(self) -> None:
+        """Give one now.
+
+        Raises:
+            UpdateFinishedTrialError: the trial is not this worker's any more.
+        """
+        self.trial.set_user_attr("sign", (time.time(), self.seconds))
+
+    def go_on(self) -> None:
         """Give a sign again and again, until it fails."""
         while not self.over.wait(self.seconds):
             try:
-                self.trial.set_user_attr("sign", time.time())
+                self.give()
             except Exception as error:  # for `check`, in the worker's own thread
                 self.error = error
                 return
@@ -246,16 +268,20 @@ class Signs:
 
 
 class Monitor:
-    """Looks at a training of ``model`` while it runs in a clone: whether it should go on, and what it says.
+    """Looks at an ``experiment`` while its ``stages`` run in a clone: whether to go on, and what they say.
 
-    Where a ``trial`` is given, Optuna's pruner sees the epochs that have ended.
+    It is that of the seed with this ``number`` of the trial of ``signs``. Where it is for ``pruning``,
+    Optuna's pruner sees the epochs of the first stage that have ended.
     """
 
-    def __init__(self, experiment: str, model: str, signs: Signs, trial: Trial | None, log: Path) -> None:
-        self.experiment, self.model, self.signs, self.trial, self.log = experiment, model, signs, trial, log
-        self.read, self.epochs = 0, 0
+    def __init__(
+        self, experiment: str, stages: Sequence[str], signs: Signs, number: int, pruning: bool
+    ) -> None:
+        self.experiment, self.signs, self.number, self.pruning = experiment, signs, number, pruning
+        self.models = [stage.removeprefix("train_") for stage in stages]
+        self.line, self.epochs = b"", 0
 
-    def __call__(self, clone: Path) -> None:
+    def __call__(self, clone: Path, log: BinaryIO) -> None:
         """Look at it.
 
         Raises:
@@ -263,19 +289,20 @@ class Monitor:
             UpdateFinishedTrialError: the trial is not this worker's any more.
         """
         self.signs.check()
-        with open(self.log, encoding="utf-8", errors="replace") as log:
-            log.seek(self.read)
-            *lines, _ = log.read().split("\n")
-            for line in filter(TOLD.fullmatch, lines):
+        *lines, self.line = (self.line + log.read()).split(b"\n")
+        for line in (line.decode(errors="replace") for line in lines):
+            if TOLD.fullmatch(line):
                 say(self.experiment, line)
-        self.read += sum(len(line.encode()) + 1 for line in lines)
-        if self.trial:
-            self.report(self.trial, clone)
+            elif (epoch := EPOCH.match(line)) and epoch[1] in self.models:
+                place = self.number, self.models.index(epoch[1]), int(epoch[2])
+                self.signs.trial.set_user_attr("reached", place)
+        if self.pruning:
+            self.report(self.signs.trial, clone)
 
     def report(self, trial: Trial, clone: Path) -> None:
         """Report to Optuna the epochs that have ended and were not reported yet."""
         try:
-            metrics = json.loads((clone / f"metrics/{self.model}.json").read_text())
+            metrics = json.loads((clone / f"metrics/{self.models[0]}.json").read_text())
         except FileNotFoundError:  # DVC has removed the committed ones, and no epoch has ended
             return
         if "train_accuracy" in metrics and not self.epochs:  # the committed ones

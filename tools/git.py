@@ -6,6 +6,8 @@ from pathlib import Path
 
 from stages.common.errors import UserError
 
+LONGEST = 600  # seconds that a Git command may take
+
 
 def forget_other_repositories() -> None:
     """Remove the variables by which a Git hook names another repository than that of the folder."""
@@ -47,12 +49,24 @@ def output(*words: str, folder: Path = Path()) -> str:
 
 
 def git(*words: str, folder: Path = Path()) -> subprocess.CompletedProcess[str]:
-    """Run Git in ``folder``.
+    """Run Git in ``folder``, without a terminal, where it or ssh could ask for a password and wait.
 
     Raises:
-        UserError: it is not installed.
+        UserError: it is not installed, or does not end.
     """
     try:
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            ["git", *words],
+            cwd=folder,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+            check=False,
+        )
     except FileNotFoundError:
         raise UserError("git is not installed, and nothing else knows revisions: install it") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"git {words[0]} did not end within {LONGEST} s: see what it waits for") from None
