@@ -93,7 +93,7 @@ class Progress:
         trials = self.study.get_trials(deepcopy=False)
         self.study.set_user_attr(f"since {name}", len(trials) if again else None)
         for trial in trials:
-            if trial.user_attrs.get("name") == name and trial.state in ALIVE:
+            if trial.user_attrs.get("name") == name and trial.state == TrialState.RUNNING:
                 self.end(trial.number)
 
     def end(self, number: int, state: TrialState = TrialState.FAIL, value: float | None = None) -> None:

@@ -17,7 +17,6 @@ from stages.common.errors import UserError
 VARIABLE = "SWEEP_STORAGE"  # holds an address that shall stand in no list of processes
 LOST = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)  # raised where the database does not answer
 POSTGRES = "postgresql+psycopg"
-SQLITE = re.compile(r"sqlite:///(.+)")
 # login; host, port, database and options. Whatever driver is named, psycopg is the one that is installed
 SERVER = re.compile(
     r"postgres(?:ql)?(?:\+\w+)?://(.*@)?((?:[\w.-]*|\[[\da-f:.]+\])(?::\d+)?/[^/?@]+(?:\?[^@]*)?)", re.DOTALL
@@ -33,8 +32,8 @@ def parse(address: str) -> sqlalchemy.URL:
     Raises:
         UserError: it is no such address, or could be read in two ways. Nothing of it is repeated.
     """
-    if parts := SQLITE.fullmatch(address):
-        return sqlalchemy.URL.create("sqlite", database=parts[1])
+    if re.fullmatch(r"sqlite:///.+", address):
+        return sqlalchemy.make_url(address)
     parts = SERVER.fullmatch(address)
     login, place = (parts[1] or "", parts[2]) if parts else ("", "")
     user, colon, password = login.removesuffix("@").partition(":")

@@ -168,11 +168,13 @@ class Worker:
     def counts(self, trial: Trial, name: str) -> bool:
         """Whether ``trial`` is to be run.
 
-        Not where another one was faster, it was stopped, or it is of another version of the search file.
+        Not where another one was faster, it was stopped or asked for anew while it waited, or it is of
+        another version of the search file.
         """
         attempts = self.progress.attempts()
         before = {n: [t for t in past if t.number < trial.number] for n, past in attempts.items()}
         planned = any(t.number == trial.number for t in attempts.get(name, ()))
+        planned &= trial.number >= (self.study.user_attrs.get(f"since {name}") or 0)
         return planned and self.progress.states(before)[name] == State.LEFT
 
     def end(

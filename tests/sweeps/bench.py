@@ -132,7 +132,10 @@ def trial_costs(folder: Path) -> pd.DataFrame:
     part = "a trial"
     checkout.missing(["bench-a-s0"])
     changes = {"train.learning_rate": 0.001, "reg.dropout": 0.3}
-    checkout.run("bench-a-s0", changes, ["train_regularized"], lambda clone: None)
+    stages, log = ["train_regularized"], checkout.log("bench-a-s0", 0)
+    with checkout.clone("bench-a-s0") as clone:
+        checkout.train(clone, "bench-a-s0", changes, stages, log, lambda clone, log: None)
+        checkout.hand_over(clone, "bench-a-s0", stages, log)
     rows = pd.DataFrame(costs, columns=["", "command", "s", "CPU s"])
     return rows.groupby(["", "command"], sort=False).sum().reset_index()
 

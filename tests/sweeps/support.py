@@ -51,8 +51,9 @@ while len(epochs) < params["train"]["epochs"]:
     epochs.append({"epoch": epoch, "validation_accuracy": accuracy * epoch / params["train"]["epochs"]})
     write(path, {"history": epochs})
     write(kept, epochs)
+    print(f"regularized: epoch {epoch}/{params['train']['epochs']}", file=sys.stderr, flush=True)
 if dropout == 0.9:
-    sys.exit("error: 0.9 is too much")
+    sys.exit("error: reg.dropout is 0.9, but must be less")
 if dropout == 0.8 and not os.path.exists(os.environ["FAKE_LOG"] + ".memory"):
     open(os.environ["FAKE_LOG"] + ".memory", "w")
     sys.exit("error: memory ran out (CUDA out of memory)")
@@ -63,7 +64,10 @@ pathlib.Path("models/regularized.safetensors").write_text(f"{accuracy} {params['
 print("end", seed, dropout, len(epochs), file=log)
 """
 DOWNLOAD = """
-import os, pathlib
+import os, pathlib, sys
+import yaml
+if yaml.safe_load(open("params.yaml"))["data"]["seed"] == 7:
+    sys.exit("error: no images")
 print("download", file=open(os.environ["FAKE_LOG"], "a"))
 pathlib.Path("data").mkdir(exist_ok=True)
 pathlib.Path("data/dataset").write_text("images")
@@ -121,10 +125,10 @@ def write_search(folder: Path, name: str, **content: Any) -> None:
     commit(folder, f"search {name}")
 
 
-def with_heartbeat(args: Sequence[str]) -> tuple[str, ...]:
-    """``args``, with which a worker counts as dead after seconds."""
-    given = args[0] != "run" or "--heartbeat" in args
-    return (*args, *(() if given else ("--heartbeat", "1")))
+def shortened(args: Sequence[str], tried: bool) -> tuple[str, ...]:
+    """``args``, with which a worker counts as dead after seconds, and may take the way as ``tried``."""
+    heartbeat = ("--heartbeat", "1") if args[0] == "run" and "--heartbeat" not in args else ()
+    return (*args, *heartbeat, *(["--tried"] if tried else ()))
 
 
 def start(
@@ -133,6 +137,7 @@ def start(
     log: Path | None = None,
     temporary: Path | None = None,
     variables: Mapping[str, str] | None = None,
+    tried: bool = True,
 ) -> subprocess.Popen[str]:
     """Start ``python -m sweeps`` in ``folder``, in a process group of its own.
 
@@ -148,7 +153,7 @@ def start(
         **(variables or {}),
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "sweeps", *with_heartbeat(args)],
+        [sys.executable, "-m", "sweeps", *shortened(args, tried)],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -158,7 +163,7 @@ def start(
     )
 
 
-def sweep(folder: Path, *args: str) -> str:
+def sweep(folder: Path, *args: str, tried: bool = True) -> str:
     """Run ``python -m sweeps`` in ``folder``, in this process, and return its output.
 
     Raises:
@@ -174,7 +179,7 @@ def sweep(folder: Path, *args: str) -> str:
         with patch.context() as variables, redirect_stderr(output), redirect_stdout(output):
             variables.setenv("FAKE_LOG", os.environ.get("FAKE_LOG", str(folder / "log")))
             variables.setattr(tempfile, "tempdir", str(folder / "runs/tmp"))
-            variables.setattr(sys, "argv", ["sweeps", *with_heartbeat(args)])
+            variables.setattr(sys, "argv", ["sweeps", *shortened(args, tried)])
             main()
     finally:
         patch.undo()
@@ -193,8 +198,8 @@ def refs(folder: Path) -> list[str]:
 
 
 def experiments(repository: Path) -> list[str]:
-    """Names of the experiments in ``repository``."""
-    return sorted(ref.rsplit("/", 1)[1] for ref in refs(repository))
+    """Names of the experiments in ``repository``, without what stands for their changes."""
+    return sorted(ref.rsplit("/", 1)[1].rsplit("-", 1)[0] for ref in refs(repository))
 
 
 def trained(folder: Path, line: str = "begin") -> list[tuple[str, str]]:
@@ -215,8 +220,12 @@ def study_of(url: str, name: str) -> optuna.Study:
     return optuna.load_study(study_name=title, storage=url)
 
 
+def store_of(folder: Path) -> str:
+    return f"sqlite:///{folder}/runs/sweep/studies.db"
+
+
 def embedded(folder: Path, name: str) -> optuna.Study:
-    return study_of(f"sqlite:///{folder}/runs/sweep/studies.db", name)
+    return study_of(store_of(folder), name)
 
 
 def states(folder: Path, name: str) -> list[TrialState]:
@@ -224,9 +233,9 @@ def states(folder: Path, name: str) -> list[TrialState]:
 
 
 def refusal(folder: Path, *args: str) -> str:
-    """The one line with which ``python -m sweeps`` refuses."""
+    """The one line with which ``python -m sweeps`` refuses; it tries the way."""
     with pytest.raises(UserError) as refused:
-        sweep(folder, *args)
+        sweep(folder, *args, tried=False)
     assert "\n" not in str(refused.value)
     return str(refused.value)
 

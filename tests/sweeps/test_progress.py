@@ -28,10 +28,13 @@ class Results:
     name, params = "search", dict[str, Any]()
 
     def __init__(self, folder: Path) -> None:
-        self.kept, self.there = folder, set[str]()
+        self.kept, self.gone = folder, list[str]()
 
     def missing(self, experiments: list[str]) -> list[str]:
-        return [experiment for experiment in experiments if experiment not in self.there]
+        return [experiment for experiment in experiments if experiment in self.gone]
+
+    def log(self, experiment: str, attempt: int) -> Path:
+        return self.kept / experiment / f"{attempt}.log"
 
 
 @pytest.fixture
@@ -104,13 +107,41 @@ def test_of_two_attempts_at_one_trial_one_is_dropped(
     assert len(worker.progress.attempts()["a-s0"]) == 1
     worker.run_next()  # where another took the last that waited
     assert measured == []
+    worker.progress.decide("a-s0", again=True)
+    worker.enqueue("a-s0", [])  # its worker dies before it takes it
+    worker.progress.decide("a-s0", again=True)
+    worker.run_next()
+    assert measured == []
+    worker.enqueue("a-s0", [])
+    worker.run_next()
+    assert measured == [len(worker.study.trials) - 1]
+
+
+def test_what_goes_wrong_between_taking_and_running_a_trial_costs_none(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = worker_of(results, optuna.create_study())
+
+    def missing(_: list[str]) -> list[str]:
+        raise UserError("git ls-remote failed")
+
+    for number in range(ATTEMPTS + 1):
+        worker.enqueue("a-s0", [])
+        with monkeypatch.context() as patch:
+            patch.setattr(results, "missing", missing)
+            with pytest.raises(UserError, match="ls-remote"):
+                worker.run_next()
+        assert worker.study.trials[number].state == TrialState.FAIL
+        assert state(worker) == State.LEFT
 
 
 def test_which_failures_end_a_setting(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = worker_of(results, optuna.create_study())
 
-    def fail(error: BaseException) -> None:
-        def measure(*_: Any) -> float:
+    def fail(error: BaseException, epoch: int = 0) -> None:
+        def measure(_: Worker, trial: optuna.Trial, *__: Any) -> float:
+            trial.set_user_attr("worker", "here 1")
+            trial.set_user_attr("reached", (0, 0, epoch))
             raise error
 
         monkeypatch.setattr(Worker, "measure", measure)
@@ -129,6 +160,17 @@ def test_which_failures_end_a_setting(results: Results, monkeypatch: pytest.Monk
     assert state(worker) == State.FAILED
     worker.study.set_user_attr("begin", len(worker.study.trials))  # 'run' once more
     assert state(worker) == State.LEFT
+    for epoch in range(1, 2 * ATTEMPTS):  # each came further than the one before
+        fail(Failed("killed", again=True), epoch)
+        assert state(worker) == State.LEFT
+    for _ in range(ATTEMPTS):
+        assert state(worker) == State.LEFT
+        dead = begin(worker)
+        dead.set_user_attr("worker", "here 1")
+        worker.progress.end(dead.number)
+    assert state(worker) == State.FAILED
+    assert "its worker died" in worker.progress.table()
+    worker.study.set_user_attr("begin", len(worker.study.trials))
     fail(Failed("the loss is NaN", again=False))
     assert state(worker) == State.FAILED
     worker.study.set_user_attr("begin", len(worker.study.trials))
@@ -166,17 +208,24 @@ def test_the_dead_are_known_by_the_signs_that_they_do_not_give(
     for number in range(1, MISSED + 3):
         assert len(worker.bury_the_dead()) == 2
         assert state(worker) == (State.RUNNING if number <= MISSED + 1 else State.LEFT), number
-        living.set_user_attr("sign", number)
+        living.set_user_attr("sign", (number, 2 * worker.heartbeat))
         now += worker.heartbeat
     assert worker.study.trials[dead.number].state == TrialState.FAIL
-    assert state(worker, "b-s0") == State.RUNNING
+    for _ in range(MISSED + 3):  # its worker gives a sign half as often as this one
+        now += worker.heartbeat
+        assert state(worker, "b-s0") == State.RUNNING
+        worker.bury_the_dead()
+    now += MISSED * worker.heartbeat
+    worker.bury_the_dead()
+    assert state(worker, "b-s0") == State.LEFT
 
 
 def test_a_worker_gives_signs_and_learns_that_its_trial_was_taken(results: Results) -> None:
     worker = worker_of(results, optuna.create_study())
     trial = begin(worker)
     with Signs(trial, 0.01) as signs:
-        while "sign" not in worker.study.trials[0].user_attrs:
+        first = worker.study.trials[0].user_attrs["sign"]
+        while first == worker.study.trials[0].user_attrs["sign"]:
             signs.check()
         assert worker.study.trials[0].user_attrs["worker"] == f"{platform.node()} {os.getpid()}"
         worker.study.tell(trial.number, state=TrialState.FAIL)
@@ -189,21 +238,24 @@ def test_a_worker_gives_signs_and_learns_that_its_trial_was_taken(results: Resul
 def test_what_a_training_says_of_its_checkpoint_is_passed_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = tmp_path / "log"
+    path = tmp_path / "log"
     unfit = (
         "cnn: the checkpoint after epoch 3 does not fit (runtime.threads was 8, is 4): training starts over"
     )
     trial = optuna.create_study(direction="maximize").ask()
-    monitor = Monitor("ablation-all-s0", "cnn", Signs(trial, 1), trial, log)
-    log.write_text(f"Running stage\n{unfit}\ncnn: epoch 1/2  accuracy 0.5\ncnn: conti")
-    monitor(tmp_path)
-    with open(log, "a") as more:
-        more.write("nues after epoch 1\ncnn: test accuracy 0.7\n")
-    (tmp_path / "metrics").mkdir()
-    epochs = [{"epoch": 1, "validation_accuracy": 0.5}, {"epoch": 2, "validation_accuracy": 0.6}]
-    (tmp_path / "metrics/cnn.json").write_text(json.dumps({"history": epochs}))
-    monitor(tmp_path)
-    monitor(tmp_path)
+    monitor = Monitor("ablation-all-s0", ["train_cnn"], Signs(trial, 1), number=0, pruning=True)
+    path.write_text(f"Running stage\nna\xefve\r\n{unfit}\ncnn: epoch 1/2  accuracy 0.5\ncnn: conti")
+    with open(path, "rb") as log:
+        monitor(tmp_path, log)
+        assert trial.user_attrs["reached"] == (0, 0, 1)
+        with open(path, "a") as more:
+            more.write("nues after epoch 1\ncnn: epoch 2/2  accuracy 0.6\ncnn: test accuracy 0.7\n")
+        (tmp_path / "metrics").mkdir()
+        epochs = [{"epoch": 1, "validation_accuracy": 0.5}, {"epoch": 2, "validation_accuracy": 0.6}]
+        (tmp_path / "metrics/cnn.json").write_text(json.dumps({"history": epochs}))
+        monitor(tmp_path, log)
+        monitor(tmp_path, log)
+    assert trial.user_attrs["reached"] == (0, 0, 2)
     said = capsys.readouterr().err.splitlines()
     assert said == [f"ablation-all-s0: {unfit}", "ablation-all-s0: cnn: continues after epoch 1"]
     assert trial.study.trials[0].intermediate_values == {1: 0.5, 2: 0.6}
@@ -230,7 +282,6 @@ def test_every_sampler_and_pruner_that_may_be_named_runs(
     for name in SAMPLERS if kind == "sampler" else PRUNERS:
         study = optuna.create_study(direction="maximize")
         worker = worker_of(results, study, SPACE | {"trials": 2, kind: {name: needed.get(name, {})}})
-        results.there = {f"search-000{number}-s0" for number in range(2)}
         worker.search.prepare(study)
         worker.work()
         assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2

@@ -222,6 +222,16 @@ def test_a_grid_is_all_combinations(read: Any) -> None:
     assert changes == [{"reg.dropout": d, "cnn.padding": p} for d in (0, 0.1) for p in ("valid", "same")]
 
 
+@pytest.mark.parametrize(("axes", "most"), [(3, 3**3), (12, 3 * 12)])
+def test_the_corners_of_a_space_stand_for_it(axes: int, most: int) -> None:
+    space = {f"reg.x{number}": {"float": {"low": 0, "high": 1}} for number in range(axes)}
+    content: dict[str, Any] = {**SPACED, "space": space}
+    examples = Search(**content).examples()
+    assert len(examples) == most
+    for parameter in space:
+        assert {changes[parameter] for changes in examples} == {0, 5e-324, 1}
+
+
 def test_a_space_is_sampled_within_its_ranges(read: Any) -> None:
     space = {
         "reg.dropout": {"float": {"low": 0.05, "high": 0.2}},

@@ -1,5 +1,6 @@
 """Addresses of databases, and what a worker says of one that does not answer."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ from tests.project import ROOT, command
         ("postgresql://user@host/db", None, "host", "db"),
         ("postgresql://host/db", None, "host", "db"),
         ("postgresql://user:@host/db", "", "host", "db"),
+        ("postgresql+psycopg2://user:secret@host/db", "secret", "host", "db"),
+        ("postgresql://user:secret@[::1]:5432/db", "secret", "::1", "db"),
         ("sqlite:////home/a@b:c/studies.db", None, None, "/home/a@b:c/studies.db"),
     ],
 )
@@ -38,17 +41,27 @@ def test_an_address(address: str, password: str | None, host: str | None, databa
 
 
 @pytest.mark.parametrize(
-    "address", ["", "studies.db", "user:secret@host", "x://user:secret@host/db", "://secret@"]
+    "address",
+    [
+        *("", "studies.db", "user:secret@host", "x://user:secret@host/db", "://secret@", "sqlite://"),
+        "mysql://user:secret@host/db",
+        "postgresql://host/db?user=a@b&password=secret",
+        "postgresql://host/db?password=se@cret",
+        "postgresql://host:5432/db?password=se@cr/et",
+        "postgresql://host/db?password=secret",
+        "postgresql://user:secret@host/db?password=secret&password=secret",
+        "postgresql://user:secret@host:port/db",
+    ],
 )
 def test_what_is_no_address_is_not_repeated(address: str) -> None:
     with pytest.raises(
-        UserError, match=r"^--storage is no address of a database: it must be like"
+        UserError, match=r"^--storage (is no address of a database: it must be like|has a password behind)"
     ) as refused:
         parse(address)
-    assert "secret" not in str(refused.value)
+    assert not re.search("secret|cret|et$", str(refused.value))
 
 
-@pytest.mark.parametrize("password", ["p@ss/w%rd", "p%40ss", "ab"])
+@pytest.mark.parametrize("password", ["p@ss/w%rd", "p%40ss", "b"])
 def test_no_part_of_a_password_is_printed(password: str) -> None:
     """Neither by an address that is misread, nor by a server that repeats it, nor among the processes."""
     url = parse(f"postgresql://someone:{password}@127.0.0.1:1/db")
@@ -60,7 +73,9 @@ def test_no_part_of_a_password_is_printed(password: str) -> None:
     said = OperationalError("", None, Exception(f"login as {url.password} failed"))
     error = StorageInternalError("without a reason")
     error.__cause__ = said
-    assert "login as *** failed" in str(refusal(url, error))
+    assert "and is not shown" in str(refusal(url, error))
+    error.__cause__ = OperationalError("", None, Exception("no such user\nmore"))
+    assert str(refusal(url, error)).startswith(f"--storage {url}: no such user: ")
 
 
 def test_the_address_may_stand_in_a_variable(tmp_path: Path) -> None:

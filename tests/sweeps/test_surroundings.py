@@ -83,6 +83,7 @@ def test_what_holds_in_the_checkout_holds_in_a_trial(surroundings: Path, tmp_pat
         worker = start(
             project,
             *("run", "two.yaml", "--remote", "origin"),
+            tried=False,
             temporary=Path(folder),
             variables={
                 "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig"),
@@ -155,6 +156,9 @@ def test_what_is_wrong_is_told_before_a_training(surroundings: Path) -> None:
         "connection": ("run", "two.yaml", "--storage", "postgresql://x:a@b/c%d@127.0.0.1:1/x"),
         "two-x.yaml: FileNotFoundError": ("run", "two-x.yaml"),
         "two words is no name of a search": ("run", "two words.yaml"),
+        "--remote must be the name of a Git remote of this clone: origin": (
+            *("run", "two.yaml", "--remote", "../hub.git"),
+        ),
         "--heartbeat is 0": ("run", "two.yaml", "--heartbeat", "0"),
     }.items():
         assert words in refusal(project, *args)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -34,6 +35,7 @@ from tests.sweeps.support import (
     refusal,
     start,
     states,
+    store_of,
     study_of,
     sweep,
     trained,
@@ -76,7 +78,7 @@ def test_every_setting_and_seed_becomes_an_experiment_and_a_line_of_the_report(p
     output = sweep(project, "run", "two.yaml")
     names = ["two-strong-s0", "two-strong-s1", "two-weak-s0", "two-weak-s1"]
     assert experiments(project) == names
-    assert [line.split(":")[0] for line in output.splitlines()] == names
+    assert [line.split(":")[0].rsplit("-", 1)[0] for line in output.splitlines()] == names
     assert trained(project) == [("0", "0.5"), ("1", "0.5"), ("0", "0.1"), ("1", "0.1")]
     assert (project / "log").read_text().count("download") == 1  # when the project was made
 
@@ -86,13 +88,12 @@ def test_every_setting_and_seed_becomes_an_experiment_and_a_line_of_the_report(p
     assert not list(project.glob("runs/tmp/*/*"))
     assert not list(project.glob("runs/sweep/two@*/*"))
     rows = csv.DictReader(dvc(project, "exp", "show", "--csv").splitlines())
-    shown = {row["Experiment"]: row["validation_accuracy"] for row in rows}
-    assert {name: float(shown[name]) for name in names} == pytest.approx(
-        {"two-strong-s0": 0.5, "two-strong-s1": 0.51, "two-weak-s0": 0.9, "two-weak-s1": 0.91}
-    )
-    diff = json.loads(dvc(project, "metrics", "diff", "--json", "HEAD", "two-weak-s1"))
+    shown = {row["Experiment"]: float(row["validation_accuracy"]) for row in rows if row["Experiment"]}
+    assert [shown[name] for name in sorted(shown)] == pytest.approx([0.5, 0.51, 0.9, 0.91])
+    last = max(shown)
+    diff = json.loads(dvc(project, "metrics", "diff", "--json", "HEAD", last))
     assert diff["metrics/regularized.json"]["validation_accuracy"]["new"] == pytest.approx(0.91)
-    dvc(project, "exp", "apply", "two-weak-s1")
+    dvc(project, "exp", "apply", last)
     assert (project / "models/regularized.safetensors").read_text().startswith("0.91")
     git(project, "checkout", "-q", "--", ".")
 
@@ -108,7 +109,7 @@ def test_every_setting_and_seed_becomes_an_experiment_and_a_line_of_the_report(p
     assert content["commit"] == before
     assert content["settings"]["weak"]["changes"] == {"reg.dropout": 0.1}
     seed = content["settings"]["weak"]["seeds"]["1"]
-    assert seed["experiment"] == "two-weak-s1"
+    assert seed["experiment"] == last
     assert seed["train_regularized"]["test_accuracy"] == pytest.approx(0.41)
     assert (project / "sweeps/results/two.png").read_bytes().startswith(b"\x89PNG")
 
@@ -122,7 +123,7 @@ def test_every_setting_and_seed_becomes_an_experiment_and_a_line_of_the_report(p
     # more seeds are more trials, and what is gone is made again: from the run cache, without a training
     write_search(project, "two", seeds=[0, 1, 2], settings=TWO)
     git(project, "update-ref", "-d", refs(project)[0])
-    assert "two-strong-s0 is gone" in refusal(project, "report", "two")
+    assert re.fullmatch(r"two-strong-s0-\w{6} is gone: run .*", refusal(project, "report", "two"))
     assert row(project, "two", "strong-s0")["state"] == "left"
     sweep(project, "run", "two.yaml")
     assert experiments(project) == sorted([*names, "two-strong-s2", "two-weak-s2"])
@@ -149,13 +150,32 @@ def test_a_search_sees_validation_accuracy_only_and_survives_a_setting_that_fail
     table = sweep(project, "report", "find")
     assert "test" not in (project / "sweeps/results/find.json").read_text() + table
     assert "| reg.dropout 0.1 " in table
-    assert "Failed: reg.dropout 0.9 (0.9 is too much)." in table
-    # what is there under the name of a trial was made with other parameters
-    shutil.rmtree(project / "runs/sweep")
-    search = yaml.safe_load((project / "find.yaml").read_text())
-    grid = {"targets": search["targets"], "seeds": [0, 1], "grid": {"reg.dropout": [0.3, 0.2]}}
-    (project / "find.yaml").write_text(yaml.safe_dump(grid))
-    assert "is there, with other parameters or targets: remove it" in refusal(project, "run", "find.yaml")
+    assert "Failed: reg.dropout 0.9 (reg.dropout is 0.9, but must be less)." in table
+    # other choices are another study; what is there already is not trained again
+    space["reg.dropout"]["categorical"]["choices"] = [0.1, 0.2]
+    write_search(project, "find", seeds=[0, 1], space=space, trials=2, sampler=sampler)
+    sweep(project, "run", "find.yaml")
+    assert "reg.dropout 0.9" not in sweep(project, "status", "find")
+    assert trained(project).count(("0", "0.1")) == 1
+
+
+def test_a_changed_value_under_a_kept_name_is_another_trial(project: Path) -> None:
+    for dropout in (0.5, 0.1, 0.5):
+        write_search(project, "one", settings={"one": {"reg.dropout": dropout}}, fixed={"train.epochs": 1})
+        sweep(project, "run", "one.yaml")
+        assert f"{1 - dropout - 0.5:.4f}" in sweep(project, "report", "one")
+    assert len(trained(project)) == len(refs(project)) == 2
+    # a report that can't be whole changes nothing
+    before = (project / "sweeps/results/one.json").read_text()
+    sweep(project, "stop", "one", "one-s0")
+    write_search(project, "one", settings={"one": {"reg.dropout": 0.2}}, fixed={"train.epochs": 1})
+    (project / "sweeps/results/one.png").unlink()
+    (project / "sweeps/results/one.png").mkdir()
+    sweep(project, "retry", "one", "one-s0")
+    sweep(project, "run", "one.yaml")
+    with pytest.raises(OSError, match=r"one\.png"):
+        sweep(project, "report", "one")
+    assert (project / "sweeps/results/one.json").read_text() == before
 
 
 def test_pruning_ends_the_training_within_an_epoch_and_leaves_nothing(project: Path) -> None:
@@ -199,12 +219,11 @@ def test_an_ended_worker_leaves_no_process_and_the_next_one_goes_on(project: Pat
     place, options = project, list[str]()
     if signum == signal.SIGTERM:  # as on another machine, where what is kept is shared
         place = Path(shutil.copytree(project, project.with_name("other"), ignore=lambda *_: ["sweep"]))
-        shared = project / "runs/sweep"
-        options = ["--storage", f"sqlite:///{shared}/studies.db", "--checkpoints", str(shared)]
+        options = ["--storage", store_of(project), "--checkpoints", f"{project}/runs/sweep"]
     output = sweep(place, "worker", "long", *options)
     assert experiments(place) == ["long-strong-s0", "long-weak-s0"]
     assert Counter(trained(place, "end")) == {("0", "0.5"): 1, ("0", "0.1"): 1}
-    assert "long-strong-s0: regularized: continues after epoch 2" in output
+    assert re.search(r"long-strong-s0-\w{6}: regularized: continues after epoch 2", output)
     assert sorted(epochs_found(place)) == [0, 0, 2]
     assert not list(place.glob("runs/tmp/*/*"))  # also what SIGKILL left
     assert not list(project.glob("runs/sweep/long@*/*"))
@@ -215,11 +234,14 @@ def wait_for_files(folder: Path, pattern: str) -> list[Path]:
     return list(folder.glob(pattern))
 
 
-def test_whose_fault_it_was(project: Path) -> None:
-    settings = {"bad": {"reg.dropout": 0.9}, "large": {"reg.dropout": 0.8}, **TWO}
+def test_whose_fault_it_was(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.progress.ATTEMPTS", 2)
+    settings = {"bad": {"reg.dropout": 0.9}, "large": {"reg.dropout": 0.8}, "none": {"data.seed": 7}, **TWO}
     write_search(project, "bad", settings=settings, fixed={"train.epochs": 1})
-    with pytest.raises(UserError, match="1 of 4 trials failed: 'python -m sweeps status bad' says which"):
+    with pytest.raises(UserError, match="2 of 5 trials failed: 'python -m sweeps status bad' says which"):
         sweep(project, "run", "bad.yaml")
+    # what a stage before says of a parameter that this trial changes ends no worker
+    assert row(project, "bad", "none-s0")["why"].startswith("no images (")
     # a failure that would repeat was tried once, memory that ran out twice: the second time it succeeded
     assert Counter(value for _, value in trained(project)) == {"0.9": 1, "0.8": 2, "0.5": 1, "0.1": 1}
     assert experiments(project) == ["bad-large-s0", "bad-strong-s0", "bad-weak-s0"]
@@ -227,18 +249,22 @@ def test_whose_fault_it_was(project: Path) -> None:
     assert (shown["changes"], shown["state"], shown["attempts"]) == ("reg.dropout 0.9", "failed", "1")
     assert shown["worker"].split()[1] == str(os.getpid())
     words, log = shown["why"].rstrip(")").split(" (")
-    assert words == "0.9 is too much"
-    assert "error: 0.9 is too much" in (project / log).read_text()
+    assert words == "reg.dropout is 0.9, but must be less"
+    assert f"error: {words}" in (project / log).read_text()
     sweep(project, "retry", "bad", "bad-s0")
     assert row(project, "bad", "bad-s0")["state"] == "left"
     sweep(project, "stop", "bad", "bad-s0")
     assert row(project, "bad", "bad-s0")["state"] == "stopped"
+    sweep(project, "stop", "bad", "none-s0")
     assert sweep(project, "run", "bad.yaml") == ""
     assert "bad has no trial bed-s0: it has bad-s0, " in refusal(project, "stop", "bad", "bed-s0")
     # a failure before a training is the worker's, and costs no trial
     (project / "download.py").write_text("import sys; sys.exit('error: no archive')")
     commit(project, "a download that fails")
     assert refusal(project, "run", "bad.yaml") == "no archive"
+    with pytest.raises(UserError, match=r"^no archive$"):
+        sweep(project, "run", "bad.yaml")
+    assert row(project, "bad", "bad-s0")["state"] == "left"
     assert len(trained(project)) == 5
 
 
@@ -254,6 +280,10 @@ def test_a_trial_is_stopped_from_elsewhere(project: Path) -> None:
     assert "strong-s0: given to another worker, or stopped" in output
     assert gone(project)
     assert trained(project, "end") == []
+    # without a remote, another clone would see none of its experiments, and train all anew
+    git(project, "clone", "-q", ".", "../clone")
+    words = refusal(project.with_name("clone"), "run", "long.yaml", "--storage", store_of(project))
+    assert words.endswith("go to another clone: work there, or run it with --remote in both")
 
 
 def test_workers_share_the_processors_and_one_display(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,10 +318,10 @@ def test_the_real_training_gives_what_it_gives_without_a_sweep(tmp_path: Path) -
         fixed={"train.epochs": 12},
     )
     worker = start(folder, "run", "off.yaml")
-    wait_for_files(folder, "runs/sweep/off@*/off-off-s3/checkpoints/*.pt")
+    wait_for_files(folder, "runs/sweep/off@*/off-off-s3-*/checkpoints/*.pt")
     worker.terminate()
     assert worker.wait() == 143
-    assert "off-off-s3: regularized: continues after epoch" in sweep(folder, "worker", "off")
+    assert ": regularized: continues after epoch" in sweep(folder, "worker", "off")
     changes = ["-S", "reg.one_cycle_peak=null", "-S", "reg.batch_norm=false", "-S", "train.seed=3"]
     changes += ["-S", "train.epochs=12"]
     changes += ["-S", "aug.extra=[{RandomErasing: {p: 0.25, value: random}}]"]
