@@ -360,8 +360,9 @@ def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path
             return start(folder, *args, log=log, variables=variables)
 
         workers = {folder: begin(folder) for folder in folders}
-        kills = 0
+        kills, said, end = 0, "", time.monotonic() + 300
         while any(worker.poll() is None for worker in workers.values()):
+            assert time.monotonic() < end, said
             time.sleep(chance.uniform(0.5, 3))
             if kills < 9:
                 if kills % 4 == 3:
@@ -375,9 +376,9 @@ def test_nothing_is_lost_when_workers_and_the_database_are_killed(tmp_path: Path
                 kills += 1
             for folder, worker in workers.items():
                 if worker.poll() not in (None, 0):
-                    output = worker.communicate()[0]
+                    said = worker.communicate()[0]
                     if worker.returncode != -signal.SIGKILL:  # as the database was away
-                        assert output.splitlines()[-1].startswith("error: --storage postgresql"), output
+                        assert said.splitlines()[-1].startswith("error: --storage postgresql"), said
                     workers[folder] = begin(folder)
         names = [f"chaos-{name}-s{seed}" for name in settings for seed in (0, 1)]
         states = [
