@@ -111,13 +111,14 @@ class Progress:
             if attempts[name]:
                 last = attempts[name][-1]
                 *_, epoch = last.user_attrs.get("reached", START)
-                logs = [self.checkout.log(experiment, last.number) for experiment in made_by(last)]
+                logs = (self.checkout.log(experiment, last.number) for experiment in made_by(last))
                 rows[-1] |= {
                     "changes": changed(self.plans[name].changes | last.params),
                     "worker": last.user_attrs.get("worker", ""),
                     "epoch": epoch or "",
                     "since": f"{last.datetime_start:%F %T}" if last.datetime_start else "",
-                    "why": " ".join([why(last), *(f"({log})" for log in logs if log.exists())]).strip(),
+                    "why": why(last),
+                    "log": " ".join(str(log) for log in logs if log.exists()),
                 }
         table = pd.DataFrame(rows, dtype=object).fillna("")
         table = table.loc[:, (table != "").any()]

@@ -13,7 +13,7 @@ from sweeps.results import RESULTS, table
 def report(progress: Progress) -> str:
     """Write the results of the trials that are done to ``sweeps/results`` and return the table.
 
-    All metrics come from the experiments. Those of a search leave out the test set's.
+    All metrics come from the experiments. Where images are held out, those of the test set are left out.
 
     Raises:
         UserError: there are none, or an experiment is gone.
@@ -21,8 +21,9 @@ def report(progress: Progress) -> str:
     """
     search, checkout, attempts = progress.search, progress.checkout, progress.attempts()
     states = progress.states(attempts)
-    metric = "test_accuracy" if search.settings else "validation_accuracy"
+    metric, named = search.metric, bool(search.settings)
     content: dict[str, Any] = {"study": checkout.name, "commit": checkout.commit, "metric": metric}
+    content["named"] = named
     content |= {"fixed": search.fixed, "space": search.space, "settings": {}, "pruned": {}, "failed": {}}
     gone = []
     for name, plan in progress.plans.items():
@@ -41,7 +42,7 @@ def report(progress: Progress) -> str:
                 entry["seeds"][seed] = {"experiment": experiment}
                 for stage in search.targets:
                     metrics = checkout.metrics(experiment, stage)
-                    shown = {key: metrics[key] for key in metrics if search.settings or "test" not in key}
+                    shown = {k: metrics[k] for k in metrics if metric == "test_accuracy" or "test" not in k}
                     entry["seeds"][seed][stage] = shown
         elif state == State.PRUNED:
             epoch = last.last_step or 0

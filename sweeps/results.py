@@ -19,21 +19,22 @@ def load(path: Path) -> dict[str, Any]:
 def frame(content: dict[str, Any]) -> pd.DataFrame:
     """A row for each setting, model and seed: ``number``, ``setting``, ``model``, ``seed``, then the metrics.
 
-    ``number`` is the setting's place in the results. The settings of a search are named by what they change.
+    ``number`` is the setting's place in the results. Settings without names are told by what they change.
     """
     rows = []
     for number, (name, entry) in enumerate(content["settings"].items()):
-        setting = (
-            changed(entry["changes"])
-            if content["metric"] == "validation_accuracy"
-            else name.replace("_", " ")
-        )
+        setting = name.replace("_", " ") if named(content) else changed(entry["changes"])
         for seed, result in entry["seeds"].items():
             for stage in (key for key in result if key != "experiment"):
                 model = stage.removeprefix("train_")
                 place = {"number": number, "setting": setting, "model": model, "seed": int(seed)}
                 rows.append(place | result[stage])
     return pd.DataFrame(rows)
+
+
+def named(content: Mapping[str, Any]) -> bool:
+    """Whether the settings of the results have names. They had where the test set was looked at."""
+    return bool(content.get("named", content["metric"] == "test_accuracy"))
 
 
 def changed(changes: Mapping[str, Any]) -> str:
@@ -46,7 +47,7 @@ def _short(value: Any) -> str:
 
 
 def summary(content: dict[str, Any]) -> pd.DataFrame:
-    """A row for each setting and model, in the order of the results; of a search the best first.
+    """A row for each setting and model, in the order of the results; those without names the best first.
 
     ``number`` is the setting's place in the results.
     ``mean`` is that of the accuracy that the sweep compares, over the seeds, ``deviation`` their sample
@@ -58,7 +59,7 @@ def summary(content: dict[str, Any]) -> pd.DataFrame:
         seeds[content["metric"]].agg(mean="mean", deviation="std", seeds="count").reset_index()
     )
     rows["train"] = seeds["train_accuracy"].mean().array
-    if content["metric"] == "validation_accuracy":
+    if not named(content):
         rows = rows.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
     difference = rows["mean"] - rows.groupby("model")["mean"].transform("first")
     rows["difference"] = difference.mask(difference == 0)
@@ -82,9 +83,8 @@ def table(content: dict[str, Any]) -> str:
         lines = [f"{changed(e['changes'])} (epoch {e['epoch']}, {e[metric]:.4f})" for e in pruned.values()]
         parts.append(f"Given up by the pruner ({metric.replace('_', ' ')} so far): {'; '.join(lines)}.")
     if failed := content.get("failed"):
-        named = content["metric"] == "test_accuracy"
         lines = [
-            f"{name if named else changed(entry['changes'])} ({entry['why']})"
+            f"{name if named(content) else changed(entry['changes'])} ({entry['why']})"
             for name, entry in failed.items()
         ]
         parts.append(f"Failed: {'; '.join(lines)}.")

@@ -79,6 +79,11 @@ class Search(Schema):
         rows = enumerate(combinations(self.grid) * (self.trials or 1))
         return {f"{number:04}": Plan(f"{number:04}", changes, self.seeds) for number, changes in rows}
 
+    @property
+    def metric(self) -> str:
+        """What settings are compared by: as soon as images are held out, the test set stays unseen."""
+        return "validation_accuracy" if self.fixed.get("data.validation_size") else "test_accuracy"
+
     def setup(self, plan: Plan) -> str:
         """All that a planned trial is: where the search file changes it, it is another one."""
         return json.dumps([self.fixed, plan], sort_keys=True)
@@ -149,8 +154,10 @@ def load(path: Path) -> Search:
         raise UserError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from None
     content = read()
     for changes in examples:
-        params = check_all(with_changes(content, search.fixed | changes), f"{path} with {changes}")
-        if not search.settings and not (params.data.validation_size and len(search.targets) == 1):
+        check_all(with_changes(content, search.fixed | changes), f"{path} with {changes}")
+        if not search.settings and not (
+            search.fixed.get("data.validation_size") and len(search.targets) == 1
+        ):
             raise UserError(f"{path}: a search needs one target, and data.validation_size above 0 in fixed")
     pipeline = Pipeline(search.targets)
     if unread := [key for key in search.fixed | _axes(search) if not pipeline.reads(key)]:

@@ -120,6 +120,14 @@ def test_the_metrics_of_a_training_that_has_not_ended_are_no_result(
     assert checkout.metrics("search-a-s0", "train_cnn") == {"test_accuracy": 0.5, "train_accuracy": 0.7}
 
 
+def test_named_settings_keep_name_and_place_where_images_are_held_out() -> None:
+    content = json.loads(json.dumps(ABLATION).replace("test_accuracy", "validation_accuracy"))
+    rows = cells(content | {"named": True})
+    assert rows[0][2] == "validation accuracy"
+    assert [row[1] for row in rows[2:]] == ["all", "no dropout"]
+    assert [row[1] for row in cells(content)[2:]] == ["reg.dropout 0", ""]
+
+
 def test_what_was_given_up_stands_below_the_table() -> None:
     content = ABLATION | {
         "pruned": {"0003": {"changes": {"reg.dropout": 0.5}, "epoch": 2, "test_accuracy": 0.25}},

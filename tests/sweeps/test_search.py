@@ -216,6 +216,13 @@ def test_every_setting_has_a_trial_for_each_seed(read: Any) -> None:
     }
 
 
+def test_held_out_images_keep_the_test_set_unseen(read: Any) -> None:
+    settings: dict[str, Any] = {"settings": {"a": {}}}
+    assert read({**TARGET, **settings}).metric == "test_accuracy"
+    assert read({**HELD_OUT, **settings}).metric == "validation_accuracy"
+    assert read({**HELD_OUT, "grid": {"reg.dropout": [0]}}).metric == "validation_accuracy"
+
+
 def test_a_grid_is_all_combinations(read: Any) -> None:
     search = read({**HELD_OUT, "grid": {"reg.dropout": [0, 0.1], "cnn.padding": ["valid", "same"]}})
     changes = [changes for _, changes, _ in search.planned_trials().values()]
