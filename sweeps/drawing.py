@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sweeps.results import changed, summary
+from sweeps.results import changed, curves, summary
 
 MARKS: dict[str, dict[str, Any]] = {
     "ran to the end": {"marker": "o", "color": "tab:blue"},
@@ -25,14 +25,22 @@ def _means(content: dict[str, Any]) -> Figure:
     rows, pruned = summary(content), content.get("pruned", {}).values()
     names = list(rows["model"] + ", " + rows["setting"])
     names += [f"{changed(entry['changes'])}, pruned after epoch {entry['epoch']}" for entry in pruned]
-    figure = Figure(figsize=(7, 1 + len(names) / 4), layout="constrained")
-    axes = figure.subplots()
-    axes.errorbar(rows["mean"], range(len(rows)), xerr=rows["deviation"], fmt="o", capsize=3)
+    lines = curves(content)
+    size = (7, 1 + len(names) / 4) if lines.empty else (11, max(3.5, 1 + len(names) / 4))
+    figure = Figure(figsize=size, layout="constrained")
+    axes, *panels = figure.subplots(1, 1 if lines.empty else 2, squeeze=False)[0]
+    for number, (_, row) in enumerate(rows.iterrows()):
+        color, style = f"C{number % 10}", "-" if number < 10 else "--"
+        axes.errorbar(row["mean"], number, xerr=row["deviation"], fmt="o", capsize=3, color=color)
+        for panel in panels:
+            panel.plot(lines[row["number"], row["model"]], style, color=color, linewidth=1)
+    for panel in panels:
+        panel.set(xlabel="epoch", ylabel=f"{_words(content['metric'])}, mean over seeds")
     accuracies = [entry[content["metric"]] for entry in pruned]
     axes.plot(accuracies, range(len(rows), len(names)), linestyle="", **MARKS[PRUNED])
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    figure.supxlabel(f"{_words(content['metric'])}, mean and deviation over seeds", fontsize="medium")
+    axes.set_xlabel(f"{_words(content['metric'])}, mean and deviation over seeds")
     return figure
 
 

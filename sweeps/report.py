@@ -43,6 +43,7 @@ def report(progress: Progress) -> str:
                 for stage in search.targets:
                     metrics = checkout.metrics(experiment, stage)
                     shown = {k: metrics[k] for k in metrics if metric == "test_accuracy" or "test" not in k}
+                    shown["history"] = [epoch[metric] for epoch in metrics["history"]]
                     entry["seeds"][seed][stage] = shown
         elif state == State.PRUNED:
             epoch = last.last_step or 0

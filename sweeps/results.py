@@ -19,6 +19,7 @@ def load(path: Path) -> dict[str, Any]:
 def frame(content: dict[str, Any]) -> pd.DataFrame:
     """A row for each setting, model and seed: ``number``, ``setting``, ``model``, ``seed``, then the metrics.
 
+    ``history`` is the accuracy that the sweep compares, after each epoch; results before 2026-11-26 lack it.
     ``number`` is the setting's place in the results. Settings without names are told by what they change.
     """
     rows = []
@@ -65,6 +66,18 @@ def summary(content: dict[str, Any]) -> pd.DataFrame:
     rows["difference"] = difference.mask(difference == 0)
     rows["gap"] = rows["train"] - rows["mean"]
     return rows[["number", "model", "setting", "mean", "deviation", "difference", "train", "gap", "seeds"]]
+
+
+def curves(content: dict[str, Any]) -> pd.DataFrame:
+    """The accuracy that the sweep compares after each epoch, the mean over the seeds.
+
+    The columns are those of `summary`'s rows, by ``number`` and ``model``; none where there is no history.
+    """
+    rows = frame(content)
+    if "history" not in rows:
+        return pd.DataFrame()
+    epochs = rows.explode("history").assign(epoch=lambda r: r.groupby(level=0).cumcount() + 1)
+    return epochs.pivot_table("history", "epoch", ["number", "model"], "mean")
 
 
 def table(content: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ class Checkout:
         return self.folder(experiment) / f"{attempt}.log"
 
     def metrics(self, experiment: str, stage: str) -> dict[str, Any]:
-        """The metrics of training ``stage`` in ``experiment``, without lists.
+        """The metrics of training ``stage`` in ``experiment``.
 
         Raises:
             UserError: the training has not ended.
@@ -94,9 +94,9 @@ class Checkout:
         if git("cat-file", "-e", commit).returncode:
             self.fetch(str(self.remote), ref)
         path = f"metrics/{stage.removeprefix('train_')}.json"
-        content = json.loads(output("show", f"{commit}:./{path}"))
+        content: dict[str, Any] = json.loads(output("show", f"{commit}:./{path}"))
         require_finished(content, f"{experiment}: {path}")
-        return {key: value for key, value in content.items() if not isinstance(value, list)}
+        return content
 
     @cached_property
     def params(self) -> Any:

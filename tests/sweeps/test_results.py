@@ -11,7 +11,7 @@ import pytest
 
 from stages.common.errors import UserError
 from sweeps.drawing import MARKS, draw
-from sweeps.results import RESULTS, frame, load, summary, table
+from sweeps.results import RESULTS, curves, frame, load, summary, table
 from sweeps.trial import Checkout
 from tests.project import ROOT, make_repository
 from tools.git import output
@@ -117,7 +117,24 @@ def test_the_metrics_of_a_training_that_has_not_ended_are_no_result(
     output("update-ref", ref, "HEAD")
     checkout = Checkout("search", commit, None, tmp_path / "kept")
     assert checkout.missing(["search-a-s0"]) == []
-    assert checkout.metrics("search-a-s0", "train_cnn") == {"test_accuracy": 0.5, "train_accuracy": 0.7}
+    assert checkout.metrics("search-a-s0", "train_cnn")["train_accuracy"] == 0.7
+
+
+def test_the_curves_are_means_over_the_seeds() -> None:
+    assert curves(ABLATION).empty
+    content = json.loads(json.dumps(ABLATION))
+    for number, histories in enumerate(([[0.5, 0.8], [0.7, 0.82]], [[0.6, 0.85]])):
+        seeds = list(content["settings"].values())[number]["seeds"].values()
+        for seed, history in zip(seeds, histories, strict=True):
+            seed["train_cnn"]["history"] = history
+    lines = curves(content)
+    assert lines[0, "cnn"].tolist() == pytest.approx([0.6, 0.81])
+    assert lines[1, "cnn"].tolist() == [0.6, 0.85]
+    left, right = draw(content).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["cnn, all", "cnn, no dropout"]
+    drawn = [np.asarray(line.get_ydata()).tolist() for line in right.lines]
+    assert drawn == [lines[0, "cnn"].tolist(), lines[1, "cnn"].tolist()]
+    assert [line.get_color() for line in right.lines] == ["C0", "C1"]
 
 
 def test_named_settings_keep_name_and_place_where_images_are_held_out() -> None:
