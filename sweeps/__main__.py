@@ -85,8 +85,8 @@ def carry_out(arguments: argparse.Namespace, url: sqlalchemy.URL) -> None:
     command, head = arguments.command, commit_of("HEAD")
     path = Path(arguments.search)
     name, _, digest = path.name.removesuffix(".yaml").partition("@")
-    if not re.fullmatch(r"[\w-]+", name):
-        raise UserError(f"{name} is no name of a search: letters, digits, _ and - are allowed")
+    if not re.fullmatch(r"[\w-]{1,60}", name):
+        raise UserError(f"{name} is no name of a search: up to 60 letters, digits, _ and - are allowed")
     search = load(path) if command == "run" else None
     if search:
         if arguments.heartbeat is not None and arguments.heartbeat <= 0:
@@ -98,13 +98,14 @@ def carry_out(arguments: argparse.Namespace, url: sqlalchemy.URL) -> None:
             raise UserError(f"--remote must be the name of a Git remote of this clone: {names}")
         pipeline = Pipeline(search.targets, head)
         pipeline.require_here()
-        digest = pipeline.digest(search.space)
+        digest = pipeline.digest(search.shared)
     storage, lock = connect(url)
     title = f"{name}@{digest}" if digest else find(name, storage, head)
     known = title in optuna.get_all_study_names(storage)
     plan = optuna.load_study(study_name=title, storage=storage).user_attrs.get("plan", {}) if known else {}
+    begun = bool(plan)
     if search:
-        plan = {"commit": head, "begun": time.time()} | plan | {"search": search.model_dump()}
+        plan = {"commit": head} | plan | {"search": search.model_dump(), "ran": time.time()}
         plan |= {
             "heartbeat": arguments.heartbeat or plan.get("heartbeat", 30),
             "remote": arguments.remote or plan.get("remote"),
@@ -118,7 +119,7 @@ def carry_out(arguments: argparse.Namespace, url: sqlalchemy.URL) -> None:
         raise UserError(f"the commit {plan['commit']} of study {title} is not here: git fetch, or clone anew")
     # the reference says in which clone it began, whose experiments others don't see, and keeps the commit
     here = ("refs/sweeps/" + title, plan["commit"])
-    if known and not plan["remote"] and git("show-ref", "--quiet", here[0]).returncode:
+    if begun and not plan["remote"] and git("show-ref", "--quiet", here[0]).returncode:
         raise UserError(
             f"the experiments of {title} go to another clone: work there, or run it with --remote in both"
         )
@@ -153,7 +154,7 @@ def carry_out(arguments: argparse.Namespace, url: sqlalchemy.URL) -> None:
 
 
 def find(name: str, storage: RDBStorage, head: str) -> str:
-    """The study ``name`` of the code at ``head``: where there are several, the one begun last.
+    """The study ``name`` of the code at ``head``: where there are several, the one run last.
 
     Raises:
         UserError: there is none.
@@ -167,12 +168,13 @@ def find(name: str, storage: RDBStorage, head: str) -> str:
     fit = []
     for title, plan in plans.items():
         with suppress(UserError):  # a target that is there no more
-            digest = Pipeline(plan["search"]["targets"], head).digest(plan["search"]["space"])
+            search = Search.model_validate(plan["search"])
+            digest = Pipeline(search.targets, head).digest(search.shared)
             fit += [title] if title == f"{name}@{digest}" else []
     if not fit:
         others = f": {', '.join(plans)} is of other code or parameters" if plans else ""
         raise UserError(f"{name} has not been run with the code and parameters of {head[:10]}{others}")
-    return max(fit, key=lambda title: plans[title]["begun"])
+    return max(fit, key=lambda title: plans[title]["ran"])
 
 
 def work_together(worker: Worker, title: str, arguments: argparse.Namespace) -> None:

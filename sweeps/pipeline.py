@@ -45,10 +45,10 @@ class Pipeline:
         """Whether one of the stages reads ``parameter``."""
         return not self.keys.isdisjoint({parameter, parameter.split(".")[0]})
 
-    def digest(self, space: Mapping[str, Any]) -> str:
-        """Eight hexadecimal digits of code, stages and parameters at the commit, and a search's ``space``."""
+    def digest(self, shared: Any) -> str:
+        """Eight hexadecimal digits of code, stages and parameters at the commit, and what is ``shared``."""
         files = output("ls-tree", self.commit, "--", *self.files)
-        return digest([files, self.stages, self.params, space])[:8]
+        return digest([files, self.stages, self.params, shared])[:8]
 
     def require_here(self) -> None:
         """Refuse to start where the targets would not be what the files here say: the commit is what runs.

@@ -67,7 +67,7 @@ class Progress:
     def _state(
         self, name: str, attempts: Sequence[FrozenTrial], decisions: Mapping[str, Any], gone: Set[str]
     ) -> State:
-        since = decisions.get(f"since {name}", 0)
+        since = decisions.get(self.decision(name), 0)
         if since is None:
             return State.STOPPED
         past = [trial for trial in attempts if trial.number >= since]
@@ -82,6 +82,10 @@ class Progress:
                 return State.DONE
         return State.FAILED if in_vain(past, decisions.get("begin", 0)) >= ATTEMPTS else State.LEFT
 
+    def decision(self, name: str) -> str:
+        """The study's attribute that says since which attempt ``name`` counts; None: it is stopped."""
+        return f"since {name} {self.search.setup(self.plans[name])}"
+
     def decide(self, name: str, again: bool) -> None:
         """Try the planned trial ``name`` again, or leave it out. Where it runs, it ends.
 
@@ -91,7 +95,7 @@ class Progress:
         if name not in self.plans:
             raise UserError(f"{self.checkout.name} has no trial {name}: it has {', '.join(self.plans)}")
         trials = self.study.get_trials(deepcopy=False)
-        self.study.set_user_attr(f"since {name}", len(trials) if again else None)
+        self.study.set_user_attr(self.decision(name), len(trials) if again else None)
         for trial in trials:
             if trial.user_attrs.get("name") == name and trial.state == TrialState.RUNNING:
                 self.end(trial.number)

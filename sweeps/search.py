@@ -14,13 +14,13 @@ from pydantic import Field
 
 from stages.common.errors import UserError
 from stages.common.params import Schema, check, key, read
-from sweeps.pipeline import Pipeline, with_changes
+from sweeps.pipeline import Pipeline, digest, with_changes
 from tools.models import MODELS
 
 TRAININGS = [f"train_{model}" for model in MODELS]
 Training = Annotated[str, Field(pattern=f"^({'|'.join(TRAININGS)})$")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Name = Annotated[str, Field(pattern=r"^\w+$")]
+Name = Annotated[str, Field(pattern=r"^\w{1,60}$")]
 Key = Annotated[str, Field(pattern=r"^\w+\.\w+$")]
 Changes = dict[Key, Any]
 Values = Annotated[list[Any], Field(min_length=1)]
@@ -32,13 +32,13 @@ PRUNERS = (
     "SuccessiveHalvingPruner",
     "HyperbandPruner",
     "ThresholdPruner",
-    "PatientPruner",
 )
 One = Field(min_length=1, max_length=1)
 Call = Annotated[dict[str, dict[str, Any]], One]
 Sampler = Annotated[dict[Annotated[str, Field(pattern=f"^({'|'.join(SAMPLERS)})$")], dict[str, Any]], One]
 Pruner = Annotated[dict[Annotated[str, Field(pattern=f"^({'|'.join(PRUNERS)})$")], dict[str, Any]], One]
 USED = {"settings": set[str](), "grid": {"pruner"}, "space": {"trials", "sampler", "pruner"}}
+REHEARSED = 12  # trials before a search, two more than Optuna's samplers draw at random
 MOST = 1000  # combinations that are checked before a search
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
@@ -84,9 +84,14 @@ class Search(Schema):
         """What settings are compared by: as soon as images are held out, the test set stays unseen."""
         return "validation_accuracy" if self.fixed.get("data.validation_size") else "test_accuracy"
 
+    @property
+    def shared(self) -> Any:
+        """What all trials have in common, and what is chosen by. With another one another study begins."""
+        return [self.fixed, self.space, [] if self.settings else self.seeds]
+
     def setup(self, plan: Plan) -> str:
-        """All that a planned trial is: where the search file changes it, it is another one."""
-        return json.dumps([self.fixed, plan], sort_keys=True)
+        """What tells a planned trial from others: where the search file changes it, it is another one."""
+        return digest(plan)[:8]
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Changes:
         """What the sampler chooses in ``trial``: nothing without a ``space``."""
@@ -144,8 +149,11 @@ def load(path: Path) -> Search:
         _check_keys(search)
         study = optuna.create_study()
         search.prepare(study)
-        for _ in range(2):  # some samplers say only then that they can't have this space
+        for _ in range(REHEARSED):  # some samplers and pruners say only then that they can't go on so
             search.suggest(trial := study.ask())
+            for epoch in range(1, 6):
+                trial.report(0.5, epoch)
+                trial.should_prune()
             study.tell(trial, 0.5)
         examples = search.examples()
     except UserError as error:

@@ -19,7 +19,7 @@ from configobj import ConfigObj
 from filelock import FileLock
 
 from stages.common.errors import UserError
-from stages.common.locks import free
+from stages.common.locks import free, locked
 from stages.common.params import PARAMS
 from sweeps.pipeline import Pipeline, digest, read
 from sweeps.storage import VARIABLE
@@ -115,20 +115,21 @@ class Checkout:
         # one name for this checkout, lest those that a killed worker leaves become many
         experiment = f"{self.name}-try-{digest([platform.node(), str(self.root)])[:6]}"
         log = self.kept / f"{experiment}.log"
-        with self.lock, self.clone(experiment) as clone:
+        waiting = f"{self.name}: waits for another worker, which tries the way from here"
+        with locked(self.root / ".dvc/tmp/sweeps-try.lock", lambda: waiting), self.clone(experiment) as clone:
             dvc(clone, log, *self.words(experiment, fixed, before))
             # where the data set is there already, this alone says whether more may be written
             (clone / "try").write_text(f"{experiment} {time.time()}")
             dvc(clone, log, "add", "try")
+            (ref,) = named(experiment, clone)
             try:
                 self.hand_over(clone, experiment, [*before, "try.dvc"], log)
+                if self.remote and (undone := git("push", "-q", "--delete", self.remote, ref)).returncode:
+                    words = " ".join(undone.stderr.split())
+                    print(f"{ref} stays at {self.remote}, and may be deleted: {words}", file=sys.stderr)
             finally:
                 self.found.pop(experiment, None)
-                for ref in named(experiment, self.root):
-                    if self.remote and (undone := git("push", "-q", "--delete", self.remote, ref)).returncode:
-                        words = " ".join(undone.stderr.split())
-                        print(f"{ref} stays at {self.remote}, and may be deleted: {words}", file=sys.stderr)
-                    output("update-ref", "-d", ref)
+                git("update-ref", "-d", ref)  # which is not here where it could not be brought
         log.unlink()
 
     def train(
@@ -229,9 +230,9 @@ class Checkout:
             if key in PATHS and isinstance(value, str) and not re.match(r"\w+://|~", value):
                 section[key] = str(self.root / ".dvc" / value)
 
-        merged = ConfigObj()
+        merged = ConfigObj(encoding="utf-8")
         for level in ("config", "config.local"):
-            settings = ConfigObj(str(self.root / ".dvc" / level))
+            settings = ConfigObj(str(self.root / ".dvc" / level), encoding="utf-8")
             settings.walk(absolute)
             merged.merge(settings)
         merged.filename = str(clone / ".dvc/config.local")

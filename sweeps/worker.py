@@ -173,9 +173,10 @@ class Worker:
         """
         attempts = self.progress.attempts()
         before = {n: [t for t in past if t.number < trial.number] for n, past in attempts.items()}
-        planned = any(t.number == trial.number for t in attempts.get(name, ()))
-        planned &= trial.number >= (self.study.user_attrs.get(f"since {name}") or 0)
-        return planned and self.progress.states(before)[name] == State.LEFT
+        if not any(t.number == trial.number for t in attempts.get(name, ())):
+            return False
+        since = self.study.user_attrs.get(self.progress.decision(name)) or 0
+        return trial.number >= since and self.progress.states(before)[name] == State.LEFT
 
     def end(
         self, trial: Trial, state: TrialState = TrialState.FAIL, value: float | None = None, **attributes: Any

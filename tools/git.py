@@ -1,8 +1,11 @@
 """What Git knows of the project."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from typing import Any
 
 from stages.common.errors import UserError
 
@@ -54,19 +57,17 @@ def git(*words: str, folder: Path = Path()) -> subprocess.CompletedProcess[str]:
     Raises:
         UserError: it is not installed, or does not end.
     """
+    options: Any = {"stdin": DEVNULL, "stdout": PIPE, "stderr": PIPE, "start_new_session": True}
+    options |= {"cwd": folder, "env": {**os.environ, "GIT_TERMINAL_PROMPT": "0"}, "errors": "replace"}
     try:
-        return subprocess.run(
-            ["git", *words],
-            cwd=folder,
-            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            capture_output=True,
-            text=True,
-            timeout=LONGEST,
-            check=False,
-        )
+        with Popen(["git", *words], **options) as process:
+            try:
+                printed, said = process.communicate(timeout=LONGEST)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)  # with the hooks and the ssh that it may have started
+                raise
     except FileNotFoundError:
         raise UserError("git is not installed, and nothing else knows revisions: install it") from None
-    except subprocess.TimeoutExpired:
+    except TimeoutExpired:
         raise UserError(f"git {words[0]} did not end within {LONGEST} s: see what it waits for") from None
+    return subprocess.CompletedProcess(words, process.returncode, printed, said)

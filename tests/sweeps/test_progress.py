@@ -268,7 +268,6 @@ def test_every_sampler_and_pruner_that_may_be_named_runs(
     needed = {
         "PercentilePruner": {"percentile": 25.0},
         "ThresholdPruner": {"lower": 0.1},
-        "PatientPruner": {"wrapped_pruner": None, "patience": 1},
     }
 
     def measure(worker: Worker, trial: optuna.Trial, _: Plan, __: Signs) -> float:

@@ -1,5 +1,6 @@
 """Search files: what they mean, and that a wrong one is refused before any trial."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -57,6 +58,7 @@ def test_the_search_that_the_docs_show_is_valid(read: Any) -> None:
             "reg.dropout is 2, but must be a number from 0 to",
         ),
         ({**TARGET, "settings": {"a/b": {}}}, "settings.a/b"),
+        ({**TARGET, "settings": {"a" * 61: {}}}, "settings.aaaa"),
         ({**TARGET, "settings": {"a": {"train.seed": 3}}}, "train.seed is what seeds are for"),
         ({**TARGET, "settings": {"a": {}}, "seed": [1]}, "unknown key 'seed' (did you mean seeds?)"),
         ({**TARGET, "seeds": [], "settings": {"a": {}}}, "seeds is [], but must be a list of whole numbers"),
@@ -155,9 +157,26 @@ def test_a_sampler_that_could_not_run_is_refused_by_name(name: str, read: Any) -
         read({**SPACED, "space": DROPOUT, "sampler": {name: {}}})
 
 
-def test_a_pruner_that_could_not_run_is_refused_by_name(read: Any) -> None:
-    with pytest.raises(UserError, match=r"pruner\.WilcoxonPruner.* must be one of MedianPruner, "):
-        read({**SPACED, "space": DROPOUT, "pruner": {"WilcoxonPruner": {}}})
+@pytest.mark.parametrize("name", ["WilcoxonPruner", "PatientPruner"])
+def test_a_pruner_that_could_not_run_is_refused_by_name(name: str, read: Any) -> None:
+    with pytest.raises(UserError, match=rf"pruner\.{name}.* must be one of MedianPruner, "):
+        read({**SPACED, "space": DROPOUT, "pruner": {name: {}}})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"pruner": {"HyperbandPruner": {"reduction_factor": 1}}},
+        {"pruner": {"HyperbandPruner": {"reduction_factor": 2.5}}},
+        {"pruner": {"MedianPruner": {"n_startup_trials": "x"}}},
+        {"sampler": {"TPESampler": {"n_ei_candidates": 0}}},
+        {"sampler": {"TPESampler": {"n_startup_trials": 1, "n_ei_candidates": "x"}}},
+    ],
+    ids=json.dumps,
+)
+def test_arguments_that_would_fail_in_the_middle_are_refused_before(call: Any, read: Any) -> None:
+    with pytest.raises(UserError, match=r"search.yaml: \w+Error: "):
+        read({**SPACED, "space": DROPOUT, **call})
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
