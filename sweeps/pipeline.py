@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from stages.common.errors import UserError
 from stages.common.params import PARAMS
@@ -17,17 +18,28 @@ PIPELINE = Path("dvc.yaml")
 
 
 class Pipeline:
-    """The trainings ``targets`` and the stages ``before`` them, at a ``commit`` or as they are here."""
+    """The trainings ``targets`` and the stages ``before`` them, at a ``commit`` or as they are here.
+
+    Raises:
+        UserError: ``dvc.yaml`` has no such stages, or is none.
+    """
 
     def __init__(self, targets: Sequence[str], commit: str = "") -> None:
         self.targets, self.commit = targets, commit
-        pipeline = read(PIPELINE, commit)["stages"]
-        made_by = {_path(out): name for name, stage in pipeline.items() for out in stage.get("outs", ())}
+        at = f" at {commit[:10]}" if commit else ""
+        try:
+            pipeline: dict[str, Any] = read(PIPELINE, commit)["stages"]
+            made_by = {_path(out): name for name, stage in pipeline.items() for out in stage.get("outs", ())}
+        except (YAMLError, TypeError, KeyError, AttributeError) as error:
+            problem = " ".join(str(error).split())
+            raise UserError(
+                f"{PIPELINE}{at} is no pipeline of DVC's: {type(error).__name__} {problem}"
+            ) from None
         self.stages, waiting = dict[str, Any](), [*targets]
         while waiting:
             name = waiting.pop()
             if name not in pipeline:
-                raise UserError(f"{PIPELINE} has no stage {name}{f' at {commit[:10]}' if commit else ''}")
+                raise UserError(f"{PIPELINE} has no stage {name}{at}")
             self.stages[name] = pipeline[name]
             waiting += [made_by[path] for path in pipeline[name].get("deps", ()) if path in made_by]
         self.before = [name for name in self.stages if name not in targets]

@@ -55,7 +55,12 @@ def report(progress: Progress) -> str:
         raise UserError(f"{', '.join(gone)} is gone: run the search again to make it again")
     if not content["settings"]:
         raise UserError(f"no trial of {checkout.name} is done")
-    picture, text = draw(content), table(content)
-    save_figure(picture, RESULTS / f"{checkout.name}.png")
-    write_json(RESULTS / f"{checkout.name}.json", content)  # last: all else is made from it
+    figure, text, picture = draw(content), table(content), RESULTS / f"{checkout.name}.png"
+    before = picture.read_bytes() if picture.is_file() else None
+    save_figure(figure, picture)
+    try:
+        write_json(RESULTS / f"{checkout.name}.json", content)
+    except OSError:
+        picture.write_bytes(before) if before else picture.unlink()
+        raise
     return text

@@ -38,7 +38,7 @@ Call = Annotated[dict[str, dict[str, Any]], One]
 Sampler = Annotated[dict[Annotated[str, Field(pattern=f"^({'|'.join(SAMPLERS)})$")], dict[str, Any]], One]
 Pruner = Annotated[dict[Annotated[str, Field(pattern=f"^({'|'.join(PRUNERS)})$")], dict[str, Any]], One]
 USED = {"settings": set[str](), "grid": {"pruner"}, "space": {"trials", "sampler", "pruner"}}
-REHEARSED = 12  # trials before a search, two more than Optuna's samplers draw at random
+REHEARSED = 60  # trials before a search with options: more than a first population of Optuna's samplers
 MOST = 1000  # combinations that are checked before a search
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
@@ -149,12 +149,13 @@ def load(path: Path) -> Search:
         _check_keys(search)
         study = optuna.create_study()
         search.prepare(study)
-        for _ in range(REHEARSED):  # some samplers and pruners say only then that they can't go on so
+        given = [options for call in (search.sampler, search.pruner) for options in (call or {}).values()]
+        for number in range(REHEARSED if any(given) else 2):  # they say late that they can't go on so
             search.suggest(trial := study.ask())
             for epoch in range(1, 6):
-                trial.report(0.5, epoch)
+                trial.report(1 / (number + epoch), epoch)
                 trial.should_prune()
-            study.tell(trial, 0.5)
+            study.tell(trial, 1 / (number + 5))
         examples = search.examples()
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None

@@ -19,7 +19,7 @@ LOST = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)  # raised where th
 POSTGRES = "postgresql+psycopg"
 # login; host, port, database and options. Whatever driver is named, psycopg is the one that is installed
 SERVER = re.compile(
-    r"postgres(?:ql)?(?:\+\w+)?://(.*@)?((?:[\w.-]*|\[[\da-f:.]+\])(?::\d+)?/[^/?@]+(?:\?[^@]*)?)", re.DOTALL
+    r"postgres(?:ql)?(?:\+\w+)?://(.*@)?((?:[\w.-]*|\[[\da-f:.]+\])(?::\d+)?/[^/?@;]+(?:\?[^@]*)?)", re.DOTALL
 )
 
 
@@ -34,7 +34,9 @@ def parse(address: str) -> sqlalchemy.URL:
     """
     if re.fullmatch(r"sqlite:///.+", address):
         return sqlalchemy.make_url(address)
-    parts = SERVER.fullmatch(address)
+    parts = (
+        SERVER.fullmatch(address) if address.isprintable() else None
+    )  # no surrogates, no control characters
     login, place = (parts[1] or "", parts[2]) if parts else ("", "")
     user, colon, password = login.removesuffix("@").partition(":")
     if not parts or re.search(r"[/?]", user) or re.search(r"\?.*=", password):
@@ -82,9 +84,10 @@ def connect(url: sqlalchemy.URL) -> tuple[RDBStorage, AbstractContextManager[obj
 def refusal(url: sqlalchemy.URL, error: BaseException) -> UserError:
     """What ``error`` says, in one line without the password."""
     error = error.__cause__ or error  # Optuna says less than the database
-    reason = " ".join(str(getattr(error, "orig", None) or error).split("\n")[0].split())
+    words = str(getattr(error, "orig", None) or error)
+    reason = " ".join(words.split("\n")[0].split())
     password = url.password or ""
-    if password and (password in reason or quote(password, safe="") in reason):
+    if password and (password in words or quote(password, safe="") in words):
         reason = "what it says has the password in it, and is not shown"
     shown = url.set(query={}).render_as_string()
     return UserError(f"--storage {shown}: {reason}: what is done is kept; mend this, then start again")

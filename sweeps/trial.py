@@ -230,9 +230,10 @@ class Checkout:
             if key in PATHS and isinstance(value, str) and not re.match(r"\w+://|~", value):
                 section[key] = str(self.root / ".dvc" / value)
 
-        merged = ConfigObj(encoding="utf-8")
+        options: Any = {"encoding": "utf-8", "interpolation": False}  # as the file has it
+        merged = ConfigObj(**options)
         for level in ("config", "config.local"):
-            settings = ConfigObj(str(self.root / ".dvc" / level), encoding="utf-8")
+            settings = ConfigObj(str(self.root / ".dvc" / level), **options)
             settings.walk(absolute)
             merged.merge(settings)
         merged.filename = str(clone / ".dvc/config.local")

@@ -48,7 +48,8 @@ if epochs:
 while len(epochs) < params["train"]["epochs"]:
     time.sleep(params["train"]["learning_rate"])
     epoch = len(epochs) + 1
-    epochs.append({"epoch": epoch, "validation_accuracy": accuracy * epoch / params["train"]["epochs"]})
+    reached = accuracy * epoch / params["train"]["epochs"]
+    epochs.append({"epoch": epoch, "validation_accuracy": reached, "test_accuracy": reached - 0.5})
     write(path, {"history": epochs})
     write(kept, epochs)
     print(f"regularized: epoch {epoch}/{params['train']['epochs']}", file=sys.stderr, flush=True)
@@ -120,6 +121,8 @@ def fake_project(folder: Path, config: str = "") -> Path:
 
 def write_search(folder: Path, name: str, **content: Any) -> None:
     """Commit ``name``.yaml in ``folder``: ``content`` with the fake training's target."""
+    if "settings" not in content:
+        content["fixed"] = {"data.validation_size": 100} | content.get("fixed", {})
     text = yaml.safe_dump({"targets": ["train_regularized"], "seeds": [0], **content})
     (folder / f"{name}.yaml").write_text(text)
     commit(folder, f"search {name}")

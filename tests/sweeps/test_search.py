@@ -170,6 +170,7 @@ def test_a_pruner_that_could_not_run_is_refused_by_name(name: str, read: Any) ->
         {"pruner": {"HyperbandPruner": {"reduction_factor": 2.5}}},
         {"pruner": {"MedianPruner": {"n_startup_trials": "x"}}},
         {"sampler": {"TPESampler": {"n_ei_candidates": 0}}},
+        {"sampler": {"NSGAIISampler": {"elite_population_selection_strategy": "x"}}},
         {"sampler": {"TPESampler": {"n_startup_trials": 1, "n_ei_candidates": "x"}}},
     ],
     ids=json.dumps,

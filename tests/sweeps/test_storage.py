@@ -51,6 +51,8 @@ def test_an_address(address: str, password: str | None, host: str | None, databa
         "postgresql://host/db?password=secret",
         "postgresql://user:secret@host/db?password=secret&password=secret",
         "postgresql://user:secret@host:port/db",
+        "postgresql://user:secret@host/db;password=secret",
+        "postgresql://user:secret\udcff@host/db",
     ],
 )
 def test_what_is_no_address_is_not_repeated(address: str) -> None:

@@ -119,22 +119,23 @@ def test_dvcs_settings_hold_in_a_clone(tmp_path: Path, monkeypatch: pytest.Monke
     for folder in (here, clone):
         (folder / ".dvc").mkdir(parents=True)
     (here / ".dvc/config").write_text(
-        "[core]\n    remote = s\n['remote \"s\"']\n    url = ../store\n    profile = me\n    keyfile = ~/k\n"
+        "[core]\n    remote = s\n['remote \"s\"']\n    url = ../store\n    profile = mü%(x)s\n"
     )
     (here / ".dvc/config.local").write_text(
-        "[cache]\n    dir = cache2\n['remote \"s\"']\n    credentialpath = keys/a\n"
+        "[cache]\n    dir = cache2\n['remote \"s\"']\n    credentialpath = keys/a\n    keyfile = ~/k\n"
         "['remote \"t\"']\n    url = s3://bucket/x\n['remote \"u\"']\n    url = a, b\n"
     )
     monkeypatch.chdir(here)
     Checkout("x", "", None, tmp_path).share(clone)
-    assert ConfigObj(str(clone / ".dvc/config.local")).dict() == {
+    made = ConfigObj(str(clone / ".dvc/config.local"), encoding="utf-8", interpolation=False)
+    assert made.dict() == {
         "core": {"remote": "s"},
         "cache": {"dir": f"{here}/.dvc/cache2"},
         'remote "s"': {
             "url": f"{here}/.dvc/../store",
-            "profile": "me",
-            "keyfile": "~/k",
+            "profile": "mü%(x)s",
             "credentialpath": f"{here}/.dvc/keys/a",
+            "keyfile": "~/k",
         },
         'remote "t"': {"url": "s3://bucket/x"},
         'remote "u"': {"url": ["a", "b"]},

@@ -169,13 +169,21 @@ def test_a_changed_value_under_a_kept_name_is_another_trial(project: Path) -> No
     before = (project / "sweeps/results/one.json").read_text()
     sweep(project, "stop", "one", "one-s0")
     write_search(project, "one", settings={"one": {"reg.dropout": 0.2}}, fixed={"train.epochs": 1})
-    (project / "sweeps/results/one.png").unlink()
-    (project / "sweeps/results/one.png").mkdir()
-    sweep(project, "retry", "one", "one-s0")
     sweep(project, "run", "one.yaml")
+    json_file, picture = (project / f"sweeps/results/one.{kind}" for kind in ("json", "png"))
+    drawn = picture.read_bytes()
+    picture.unlink()
+    picture.mkdir()
     with pytest.raises(OSError, match=r"one\.png"):
         sweep(project, "report", "one")
-    assert (project / "sweeps/results/one.json").read_text() == before
+    assert json_file.read_text() == before
+    picture.rmdir()
+    picture.write_bytes(drawn)
+    json_file.unlink()
+    json_file.mkdir()
+    with pytest.raises(OSError, match=r"one\.json"):
+        sweep(project, "report", "one")
+    assert picture.read_bytes() == drawn
 
 
 def test_pruning_ends_the_training_within_an_epoch_and_leaves_nothing(project: Path) -> None:
