@@ -19,7 +19,7 @@ const state = {
   tool: "hide",
   cursor: { x: 16, y: 16 },
   layer: 0, channel: 0, unit: null, // of the chosen channel; null: the most active one
-  common: true,
+  common: false,
   off: data.layers.map(() => new Set()),
   which: null, // the class whose maps are shown; null: the predicted one
 };
@@ -118,12 +118,15 @@ function showAnswer() {
   const truth = label();
   const what = truth === null ? state.name : `Test image ${data.images[state.image].index}: ${data.classes[truth]}`;
   $("chosen-title").textContent = `${what}, predicted ${data.classes[order[0]]}`;
-  $("bars").replaceChildren(...order.slice(0, 5).flatMap((c) => {
+  $("bars").replaceChildren(...order.flatMap((c) => {
     const bar = element("i", "", { class: c === truth ? "true" : "", "aria-hidden": "true" });
     bar.style.width = `${100 * probabilities[c]}%`;
     const share = element("span", `${(100 * probabilities[c]).toFixed(1)} %`);
-    return [element("span", data.classes[c]), bar, share, element("span", logits[c].toFixed(2), { class: "soft", title: "logit" })];
+    return [element("span", data.classes[c]), bar, share, element("span", decimals(logits[c], 2), { class: "soft", title: "logit" })];
   }));
+  const off = state.off.reduce((count, channels) => count + channels.size, 0);
+  $("switched").hidden = !off;
+  $("switched-count").textContent = `${off} of the network's channels ${off === 1 ? "is" : "are"} switched off.`;
   $("which").options[0].textContent = `the prediction (${data.classes[order[0]]})`;
 }
 
@@ -140,8 +143,9 @@ function showPicture() {
   context.lineWidth = 2;
   context.strokeStyle = "#ff00a0";
   context.strokeRect(first.x * scale, first.y * scale, size * scale, size * scale);
-  if (chosen) {
-    context.strokeStyle = "#ffffff";
+  for (const [colour, width] of chosen ? [["#000000", 4], ["#ffffff", 2]] : []) {
+    context.strokeStyle = colour;
+    context.lineWidth = width;
     context.strokeRect(chosen.x * scale, chosen.y * scale, scale, scale);
   }
   $("picture").setAttribute("aria-label", `${$("chosen-title").textContent}. Frame: what the chosen unit sees`);
@@ -204,9 +208,8 @@ function showChannel() {
   context.strokeRect(x * scale, y * scale, scale, scale);
   const rows = [
     ["active (share of images and positions)", `${(100 * layer.active[channel]).toFixed(2)} %`],
-    ["mean", layer.mean[channel].toFixed(3)],
-    ["maximum", layer.maximum[channel].toFixed(2)],
-    ["maximum in this picture", largestOf(values).toFixed(2)],
+    ["mean activation", layer.mean[channel].toFixed(3)],
+    ["largest activation", layer.maximum[channel].toFixed(2)],
   ];
   $("statistics").replaceChildren(...rows.flatMap(([term, value]) => [element("dt", term), element("dd", value)]));
   showSum();
@@ -233,7 +236,7 @@ function showSum() {
     products[term] = under[term] * weights[term];
   }
   const sum = products.reduce((a, b) => a + b, 0);
-  const parts = [`${under.length} products: ${sum.toFixed(3)}`];
+  const parts = [`the sum of ${under.length} products, ${decimals(sum)}`];
   let value = sum;
   if (bias) {
     value += bias[channel];
@@ -242,10 +245,11 @@ function showSum() {
   const norm = network[at + 1].kind === "norm" ? network[at + 1] : null;
   if (norm) {
     value = value * norm.scale[channel] + norm.shift[channel];
-    parts.push(`batch norm × ${norm.scale[channel].toFixed(3)} ${signed(norm.shift[channel])}`);
+    parts.push(`× ${decimals(norm.scale[channel])} ${signed(norm.shift[channel])} (batch norm)`);
   }
-  const out = state.off[number].has(channel) ? "switched off: 0" : `ReLU: ${Math.max(0, value).toFixed(3)}`;
-  $("sum").textContent = `Unit ${y}, ${x}: ${[...parts, `= ${value.toFixed(3)}`, out].join(", ")}`;
+  const out = state.off[number].has(channel) ? "switched off: 0" : `ReLU gives ${Math.max(0, value).toFixed(3)}`;
+  const nowhere = largestOf(activation(number, channel)) === 0 ? "Active nowhere in this picture. " : "";
+  $("sum").textContent = `${nowhere}Row ${y}, column ${x}: ${[...parts, `= ${decimals(value)}`, out].join(", ")}`;
   $("sum").dataset.value = String(Math.max(0, value));
 
   const columns = inputs <= 4 ? inputs : Math.ceil(Math.sqrt(inputs)), step = kernel + 1;
@@ -264,16 +268,21 @@ function showSum() {
   draw("products", products);
   if ($("table").closest("details").open) {
     const head = element("tr", "");
-    head.append(...["channel", "input", "weight", "product"].map((text) => element("th", text)));
+    const titles = ["channel", "row", "column", "input", "weight", "product"];
+    head.append(...titles.map((text) => element("th", text)));
+    const total = element("tr", "");
+    total.append(element("th", "sum", { colspan: titles.length - 1 }), element("th", decimals(sum)));
     $("table").replaceChildren(head, ...Array.from(products, (product, term) => {
       const row = element("tr", "");
-      const numbers = [Math.floor(term / square), ...[under[term], weights[term], product].map((v) => v.toFixed(3))];
+      const place = [Math.floor(term / square), Math.floor(term / kernel) % kernel, term % kernel];
+      const numbers = [...place, ...[under[term], weights[term], product].map((value) => decimals(value))];
       row.append(...numbers.map((text) => element("td", String(text))));
       return row;
-    }));
+    }), total);
   }
 }
 
+const decimals = (value, digits = 3) => value.toFixed(digits).replace("-", "−");
 const signed = (value) => `${value < 0 ? "−" : "+"} ${Math.abs(value).toFixed(3)}`;
 
 /** What of a channel does not depend on the picture. */
@@ -283,13 +292,14 @@ async function showTops() {
   layer.source = layer.source || pixels(layer.patches);
   const source = await layer.source;
   if (state.layer !== number || state.channel !== channel) return;
-  $("tops-note").textContent = `${layer.field}×${layer.field} pixels, pink: outside the image`;
-  $("tops").replaceChildren(...layer.values[channel].map((value, place) => {
+  $("tops-note").textContent = layer.maximum[channel] === 0 ? "none: it is active on no test image" :
+    `${layer.field}×${layer.field} pixels, pink: outside the image; below, the activation and the image's number`;
+  $("tops").replaceChildren(...layer.values[channel].filter((value) => value > 0).map((value, place) => {
     const box = element("div", "");
     const patch = element("canvas", "", { role: "img", "aria-label": `Patch of test image ${layer.tops[channel][place]}` });
     const colours = tile(source, place * layer.patch, channel * layer.patch, layer.patch, layer.patch);
     fill(patch, layer.patch, layer.patch, (x, y) => colours.subarray(3 * (y * layer.patch + x), 3 * (y * layer.patch + x) + 3));
-    box.append(patch, element("span", value > 0 ? `${value.toFixed(2)} · image ${layer.tops[channel][place]}` : "not active"));
+    box.append(patch, element("span", `${value.toFixed(2)} · image ${layer.tops[channel][place]}`));
     return box;
   }));
 }
@@ -305,13 +315,16 @@ async function showMaps() {
   fill($("gradient"), SIDE, SIDE, (x, y) => viridis(strength[y * SIDE + x], most));
   const turn = ++asked;
   document.body.setAttribute("aria-busy", "true");
-  $("occlusion-note").textContent = "Drop of the logit where 8×8 pixels are hidden …";
+  $("occlusion").classList.add("stale"); // that of the picture before
+  $("occlusion-note").textContent = "Drop of the logit where 8×8 pixels are hidden: being computed …";
   const evidence = await occlusion(network, result.picture, number, state.off, () => turn === asked);
   if (turn !== asked) return;
-  const largest = evidence.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+  const [least, best] = [Math.min(0, ...evidence), Math.max(0, ...evidence)], largest = Math.max(-least, best);
   fill($("occlusion"), SIDE, SIDE, (x, y) => diverging(evidence[y * SIDE + x], largest));
-  $("occlusion-note").textContent =
-    `Drop of the logit where 8×8 pixels are hidden: red up to +${largest.toFixed(2)}, blue speaks against it.`;
+  $("occlusion").classList.remove("stale");
+  $("occlusion-note").textContent = largest === 0 ? "No pixels change the logit: every way to it is switched off." :
+    `Drop of the logit where 8×8 pixels are hidden: red (up to ${best.toPrecision(2)}) speaks for it, ` +
+    `blue (up to ${(-least).toPrecision(2)}) against it.`;
   document.body.setAttribute("aria-busy", "false");
 }
 
@@ -331,8 +344,25 @@ function pickChannel(layer, channel) {
   showTops();
 }
 
-/** Apply the tool to the pixel at (x, y) and its neighbours. */
+let waiting = false; // for the next frame, to run once for all that the mouse did since the last
+
+function soon() {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    run();
+  });
+}
+
+/** Apply the tool to the pixel at (x, y) and its neighbours, and run the network. */
 function apply(x, y) {
+  touch(x, y);
+  run();
+}
+
+/** Apply the tool to the pixel at (x, y) and its neighbours. */
+function touch(x, y) {
   const colour = [1, 3, 5].map((at) => parseInt($("colour").value.slice(at, at + 2), 16));
   for (let row = Math.max(0, y - 1); row <= Math.min(SIDE - 1, y + 1); row++) {
     for (let column = Math.max(0, x - 1); column <= Math.min(SIDE - 1, x + 1); column++) {
@@ -341,7 +371,6 @@ function apply(x, y) {
       state.hidden[pixel] = state.tool === "hide" ? 1 : 0;
     }
   }
-  run();
 }
 
 /** Give each pixel what stands at the place that `source(x, y)` names; what comes from outside repeats the border. */
@@ -415,8 +444,12 @@ function listen() {
   });
   $("picture").addEventListener("pointermove", (event) => {
     if (!event.buttons) return;
-    state.cursor = place($("picture"), event, SIDE);
-    apply(state.cursor.x, state.cursor.y);
+    const { x, y } = state.cursor, to = place($("picture"), event, SIDE);
+    const far = Math.max(Math.abs(to.x - x), Math.abs(to.y - y));
+    const between = (from, until, step) => Math.round(from + ((until - from) * step) / far);
+    for (let step = 1; step <= far; step++) touch(between(x, to.x, step), between(y, to.y, step)); // no gaps
+    state.cursor = to;
+    if (far) soon();
   });
   const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const stepped = ({ x, y }, [right, down], side) => ({
@@ -438,7 +471,10 @@ function listen() {
     if (state.image !== null) pickImage(state.image);
     else crop();
   });
-  $("file").addEventListener("change", () => $("file").files.length && take($("file").files[0]));
+  $("file").addEventListener("change", async () => {
+    if ($("file").files.length) await take($("file").files[0]);
+    $("file").value = ""; // so that the same file can be chosen again
+  });
   $("square").addEventListener("input", crop);
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
@@ -461,7 +497,8 @@ function listen() {
     showChannel();
     showPicture();
   };
-  $("activation").addEventListener("pointermove", (event) => {
+  for (const kind of ["pointerdown", "pointermove"]) $("activation").addEventListener(kind, (event) => {
+    if (!event.buttons) return;
     const { x, y } = place($("activation"), event, network[convolutions[state.layer]].side);
     pickUnit(x, y);
   });
@@ -482,15 +519,16 @@ function listen() {
     state.off[state.layer] = new Set(others);
     run();
   });
-  $("all").addEventListener("click", () => {
+  for (const id of ["all", "on"]) $(id).addEventListener("click", () => {
     state.off.forEach((channels) => channels.clear());
     run();
   });
 }
 
 async function start() {
-  $("lead").textContent = `The model “${data.model}” runs here, in your browser, on every picture that you show it. ` +
-    `Statistics and patches are of all ${data.tests} test images.`;
+  $("lead").textContent = `A small convolutional network that was trained to tell ten kinds of pictures apart, each of ` +
+    `32×32 pixels: ${data.classes.join(", ")} (CIFAR-10). It knows nothing else, and names one of the ten whatever it is shown. ` +
+    `The model “${data.model}” of this study runs here, in your browser; statistics and patches are of all ${data.tests} test images.`;
   const source = await pixels(data.inputs);
   sources = data.images.map((_, place) => tile(source, place * SIDE, 0, SIDE, SIDE));
   data.images.forEach((image, place) => {
@@ -508,10 +546,10 @@ async function start() {
     const { side } = network[convolutions[number]];
     const section = document.createElement("section");
     const heading = element("h2", `${layer.name} `);
-    const dead = layer.maximum.filter((m) => m === 0).length;
+    const dead = layer.maximum.flatMap((most, channel) => (most === 0 ? [channel] : []));
     heading.append(element("small",
       `${layer.mean.length} channels of ${side}×${side} units, each sees ${layer.field}×${layer.field} pixels` +
-      (dead ? `, ${dead} dead` : "")));
+      (dead.length ? `; active on no image: ${dead.join(", ")}` : "")));
     const grid = element("div", "", { class: "channels", id: `layer-${number}` });
     layer.mean.forEach((_, channel) => {
       const button = element("button", "", {
