@@ -338,6 +338,7 @@ function pickImage(place) {
 }
 
 function pickChannel(layer, channel) {
+  document.querySelector("aside").classList.add("picked");
   Object.assign(state, { layer, channel, unit: null });
   showChannel();
   showPicture();
@@ -519,6 +520,7 @@ function listen() {
     state.off[state.layer] = new Set(others);
     run();
   });
+  $("close").addEventListener("click", () => document.querySelector("aside").classList.remove("picked"));
   for (const id of ["all", "on"]) $(id).addEventListener("click", () => {
     state.off.forEach((channels) => channels.clear());
     run();

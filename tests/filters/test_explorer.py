@@ -430,6 +430,18 @@ def test_it_fits_the_screen_in_light_and_dark(
             {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False},
         )
         assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+        channel = browser.find_element(By.CSS_SELECTOR, "#layer-1 button:nth-child(2)")
+        browser.execute_script("arguments[0].scrollIntoView()", channel)
+        channel.click()
+        title = browser.find_element(By.ID, "channel-title")
+        assert title.text == "conv2, channel 1"
+        top = "return arguments[0].getBoundingClientRect().top"
+        assert -5 < browser.execute_script(top, title) < 800  # in sight, wherever the channel is picked
+        close = browser.find_element(By.ID, "close")
+        assert close.is_displayed() == (width <= 1100)
+        if width <= 1100:
+            close.click()
+            assert not close.is_displayed()
         background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, background[4:-1].split(","))) > 384) == (scheme == "light")
     assert log(browser, "browser") == []
