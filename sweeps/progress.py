@@ -121,7 +121,7 @@ class Progress:
                     "worker": last.user_attrs.get("worker", ""),
                     "epoch": epoch or "",
                     "since": f"{last.datetime_start:%F %T}" if last.datetime_start else "",
-                    "why": why(last),
+                    "why": "" if state == State.STOPPED else why(last),
                     "log": " ".join(str(log) for log in logs if log.exists()),
                 }
         table = pd.DataFrame(rows, dtype=object).fillna("")
