@@ -21,9 +21,9 @@ def report(progress: Progress) -> str:
     """
     search, checkout, attempts = progress.search, progress.checkout, progress.attempts()
     states = progress.states(attempts)
-    metric, named = search.metric, bool(search.settings)
+    metric = search.metric
     content: dict[str, Any] = {"study": checkout.name, "commit": checkout.commit, "metric": metric}
-    content["named"] = named
+    content["named"] = bool(search.settings)
     content |= {"fixed": search.fixed, "space": search.space, "settings": {}, "pruned": {}, "failed": {}}
     gone = []
     for name, plan in progress.plans.items():

@@ -158,8 +158,7 @@ class Checkout:
         except UserError as error:
             failed = Failed(str(error), again=not OF_THE_SETTING.match(str(error)))
             before = Pipeline(stages, self.commit).before
-            changed = any(map(Pipeline(before, self.commit).reads, changes))
-            if failed.again and before and not changed:
+            if failed.again and before and not any(map(Pipeline(before, self.commit).reads, changes)):
                 status = dvc(clone, log.with_suffix(".status"), "status", "--json", *before)
                 if not status.endswith("{}\n"):
                     raise

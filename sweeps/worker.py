@@ -31,8 +31,8 @@ from tools.models import MODELS
 CONCLUSION = "'python -m sweeps status"
 STOPPED = "stopped: the next worker goes on with the running trial after its last whole epoch"
 MISSED = 4  # signs of life, after which a worker counts as dead
-# what a training says of how it goes on; its figures are not for a search's eyes
 EPOCH = re.compile(r"(\w+): epoch (\d+)/")
+# what a training says of how it goes on; its figures are not for a search's eyes
 TOLD = re.compile(rf"({'|'.join(MODELS)}): (?!epoch |test accuracy ).*")
 
 
@@ -299,16 +299,14 @@ class Monitor:
             elif (epoch := EPOCH.match(line)) and epoch[1] in self.models:
                 place = self.number, self.models.index(epoch[1]), int(epoch[2])
                 self.signs.trial.set_user_attr("reached", place)
-        if self.pruning:
-            self.report(self.signs.trial, clone)
+                if self.pruning and epoch[1] == self.models[0]:
+                    self.report(self.signs.trial, clone)
 
     def report(self, trial: Trial, clone: Path) -> None:
         """Report to Optuna the epochs that have ended and were not reported yet."""
         try:
             metrics = json.loads((clone / f"metrics/{self.models[0]}.json").read_text())
-        except FileNotFoundError:  # DVC has removed the committed ones, and no epoch has ended
-            return
-        if "train_accuracy" in metrics and not self.epochs:  # the committed ones
+        except FileNotFoundError:
             return
         for epoch in metrics["history"][self.epochs :]:
             self.epochs += 1

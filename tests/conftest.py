@@ -23,7 +23,7 @@ POSIX = {
     r"os\.kill|send_signal|\bSIG[A-Z]+\b": "POSIX signals",
     r"#!/bin/sh": "a POSIX shell",
     r"symlink_to": "symbolic links that everybody may make",
-    r"tests/sweeps/test_worker": "process groups",
+    r"tests/sweeps/test_(worker|trial)": "process groups",
     r"is_not_disturbed|IsADirectoryError": "POSIX's rules for open files and directories",
     r"\bpty\.": "pseudo-terminals",
     r"XDG_CACHE_HOME": "a cache folder that this variable moves",

@@ -64,7 +64,9 @@ def git(*words: str, folder: Path = Path()) -> subprocess.CompletedProcess[str]:
             try:
                 printed, said = process.communicate(timeout=LONGEST)
             except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)  # with the hooks and the ssh that it may have started
+                if hasattr(os, "killpg"):  # not on Windows
+                    os.killpg(process.pid, signal.SIGKILL)  # with the hooks and the ssh that it has started
+                process.kill()
                 raise
     except FileNotFoundError:
         raise UserError("git is not installed, and nothing else knows revisions: install it") from None

@@ -1,7 +1,6 @@
 """A trial's processes and settings, without trainings."""
 
 import os
-import pty
 import re
 import signal
 import sys
@@ -33,6 +32,8 @@ print("nothing asked")
 
 def test_nothing_asks_at_the_terminal() -> None:
     """Neither what runs in a trial nor Git, of which ssh is a stand-in that asks for a password."""
+    import pty  # not on Windows
+
     child, terminal = pty.fork()
     if not child:
         os.chdir(ROOT)
