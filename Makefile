@@ -4,7 +4,8 @@ PYTHON ?= python3
 # the build of torch: pypi (on Linux with CUDA) or cpu; by default the one that the environment has
 TORCH ?= $(if $(wildcard $(VENV)/.ready-cpu-*),cpu,pypi)
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+# without --no-compile pip would compile all of torch, of which Python compiles what it imports
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 # DVC finds the python of its stages there, and runs them by make's own shell
 export PATH := $(abspath $(BIN)):$(PATH)
 export SHELL

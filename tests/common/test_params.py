@@ -549,6 +549,6 @@ def test_accepted_parameters_train_one_step(tree: Any) -> None:
 
 @pytest.mark.slow
 @given(sensible())
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_many_accepted_parameters_train_one_step(tree: Any) -> None:
     sensible_trains_one_step(tree)

@@ -19,7 +19,7 @@ case "$*" in
   "-m pip "*) echo "$*" >> pip.log && test ! -e FAIL ;;
 esac
 """
-INSTALL = "-m pip install --disable-pip-version-check -r "
+INSTALL = "-m pip install --disable-pip-version-check --no-compile -r "
 
 
 class Clone:
