@@ -112,14 +112,15 @@ class Worker:
         return alive
 
     def choose(self, left: Attempts, alive: list[FrozenTrial]) -> str | None:
-        """The planned trial to run next: the one tried least; at random beside others, lest all take one.
+        """The planned trial to run next: one that a worker has left behind, else the one tried least.
 
+        At random beside others, lest all take one.
         None where there is nothing ``left`` but what has failed here, and could succeed on another machine
         that is at work.
         """
         others = any("worker" in t.user_attrs and not ran_here(t) for t in alive)
         ready = {
-            name: (len(past), bool(alive) and random.random())
+            name: (not left_behind(past), len(past), bool(alive) and random.random())
             for name, past in left.items()
             if not (others and past and "failed" in past[-1].user_attrs and ran_here(past[-1]))
         }
@@ -314,6 +315,11 @@ class Monitor:
                 trial.report(epoch["validation_accuracy"], epoch["epoch"])
                 if trial.should_prune():
                     raise optuna.TrialPruned(f"pruned after epoch {epoch['epoch']}")
+
+
+def left_behind(past: Sequence[FrozenTrial]) -> bool:
+    """Whether the last of the attempts was ended with its worker when it had trained for some epochs."""
+    return bool(past) and "reached" in past[-1].user_attrs and "failed" not in past[-1].user_attrs
 
 
 def ran_here(trial: FrozenTrial) -> bool:

@@ -198,6 +198,23 @@ def test_what_may_succeed_elsewhere_is_left_to_another_machine(results: Results)
     assert worker.choose(left, [worker.study.trials[other.number]]) == "a-s0"
 
 
+@pytest.mark.parametrize("attribute", ["given_up", None])
+def test_what_was_stopped_halfway_comes_first(attribute: str | None, results: Results) -> None:
+    """Whether its worker said so or died; what failed by itself comes last."""
+    worker = worker_of(results, optuna.create_study())
+    begun = begin(worker, "b-s0")
+    begun.set_user_attr("reached", [0, 0, 7])
+    if attribute:
+        begun.set_user_attr(attribute, "stopped")
+    worker.study.tell(begun, state=TrialState.FAIL)
+    assert worker.choose(worker.progress.attempts(), []) == "b-s0"
+    failed = begin(worker, "b-s0")
+    failed.set_user_attr("reached", [0, 0, 8])
+    failed.set_user_attr("failed", {"words": "memory ran out", "again": True})
+    worker.study.tell(failed, state=TrialState.FAIL)
+    assert worker.choose(worker.progress.attempts(), []) == "a-s0"
+
+
 def test_the_dead_are_known_by_the_signs_that_they_do_not_give(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
