@@ -1,5 +1,6 @@
 """The report of a sweep: its results as JSON, a table and a picture."""
 
+import json
 from typing import Any
 
 from stages.common.errors import UserError
@@ -8,6 +9,8 @@ from stages.drawing.figures import save_figure
 from sweeps.drawing import draw
 from sweeps.progress import Progress, State, has_result, made_by, why
 from sweeps.results import RESULTS, table
+from sweeps.trial import Checkout
+from tools.classes import class_accuracies
 
 
 def report(progress: Progress) -> str:
@@ -44,6 +47,8 @@ def report(progress: Progress) -> str:
                     metrics = checkout.metrics(experiment, stage)
                     shown = {k: metrics[k] for k in metrics if metric == "test_accuracy" or "test" not in k}
                     shown["history"] = [epoch[metric] for epoch in metrics["history"]]
+                    if metric == "test_accuracy":
+                        shown |= classes(checkout, experiment, stage)
                     entry["seeds"][seed][stage] = shown
         elif state == State.PRUNED:
             epoch = last.last_step or 0
@@ -64,3 +69,13 @@ def report(progress: Progress) -> str:
         picture.write_bytes(before) if before else picture.unlink()
         raise
     return text
+
+
+def classes(checkout: Checkout, experiment: str, stage: str) -> dict[str, Any]:
+    """The accuracy of each class in ``experiment``; empty where it has no predictions."""
+    model = stage.removeprefix("train_")
+    text = checkout.text(experiment, f"metrics/predictions/{model}.json")
+    if text is None:
+        return {}
+    accuracies = class_accuracies({model: json.loads(text)})[model]
+    return {"classes": {name: round(share, 6) for name, share in accuracies.sort_index().items()}}

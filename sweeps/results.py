@@ -1,7 +1,7 @@
 """The results in ``sweeps/results``: each seed's, their means and deviations, as data frames and Markdown."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,28 @@ def curves(content: dict[str, Any]) -> pd.DataFrame:
         return pd.DataFrame()
     epochs = rows.explode("history").assign(epoch=lambda r: r.groupby(level=0).cumcount() + 1)
     return epochs.pivot_table("history", "epoch", ["number", "model"], "mean")
+
+
+def gains(content: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> str:
+    """Per class, how many points the second model of each of ``pairs`` has above the first one.
+
+    As a Markdown table: the mean over the seeds, and from the least to the most of any seed. Of the first
+    setting; the class that gains most by the last pair stands last.
+    """
+    rows = frame(content).query("number == 0")
+    each = pd.DataFrame(list(rows["classes"]), index=pd.MultiIndex.from_frame(rows[["model", "seed"]])) * 100
+    columns = {}
+    for before, after in pairs:
+        differences = each.loc[after] - each.loc[before]
+        columns[f"{before} to {after}"] = differences.agg(["mean", "min", "max"]).T
+    order = columns[f"{pairs[-1][0]} to {pairs[-1][1]}"]["mean"].sort_values(kind="stable").index
+    cells = {
+        title: [f"{row['mean']:+.1f} ({row['min']:+.1f} to {row['max']:+.1f})" for _, row in found.iterrows()]
+        for title, found in ((title, found.loc[order]) for title, found in columns.items())
+    }
+    return pd.DataFrame(cells, index=order.rename("class")).to_markdown(
+        colalign=("left", *["right"] * len(pairs)), disable_numparse=True
+    )
 
 
 def table(content: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from stages.common.params import PARAMS
 from sweeps.pipeline import Pipeline, digest, read
 from sweeps.storage import VARIABLE
 from tools.charts import DVC, environment
-from tools.git import git, output
+from tools.git import git, output, show
 from tools.metrics import require_finished
 
 GATE = 'read -r _ && exec "$@" </dev/null'  # begins only when the watchdog is there
@@ -90,13 +90,17 @@ class Checkout:
         Raises:
             UserError: the training has not ended.
         """
+        path = f"metrics/{stage.removeprefix('train_')}.json"
+        content: dict[str, Any] = json.loads(self.text(experiment, path) or "{}")
+        require_finished(content, f"{experiment}: {path}")
+        return content
+
+    def text(self, experiment: str, path: str) -> str | None:
+        """The text of the file ``path`` in ``experiment``, None where it has none."""
         commit, ref = self.found[experiment]
         if git("cat-file", "-e", commit).returncode:
             self.fetch(str(self.remote), ref)
-        path = f"metrics/{stage.removeprefix('train_')}.json"
-        content: dict[str, Any] = json.loads(output("show", f"{commit}:./{path}"))
-        require_finished(content, f"{experiment}: {path}")
-        return content
+        return show(commit, path)
 
     @cached_property
     def params(self) -> Any:

@@ -30,6 +30,7 @@ PAGES = {
     Path("docs/parameters.md"): {"parameters"},
     Path("docs/performance.md"): set[str](),
 }
+GAINS = (("cnn", "augmented"), ("augmented", "regularized"), ("cnn", "regularized"))
 NAME = r"([a-z]+(?: [\w.-]+)?)"
 SECTION = re.compile(rf"<!-- {NAME} -->.*?<!-- /\1 -->", re.DOTALL)
 
@@ -92,7 +93,8 @@ def sections(
     """
     filters = read_json(METRICS / "filters.json")
     note = archive_note(read_json(METRICS / "download.json")["archive_md5"][0], params.data.md5)
-    return {
+    sweeps = {path.stem: results.load(path) for path in results.RESULTS.glob("*.json")}
+    generated = {
         "results": f"{results_table(metrics, parameter_counts())}\n\n{note}".rstrip(),
         "classes": class_table(predictions),
         "pairs": pair_table(predictions),
@@ -101,7 +103,10 @@ def sections(
         "evidence": evidence_table(filters),
         "filters": filter_table(filters),
         "parameters": parameter_table(params),
-    } | {f"sweep {path.stem}": results.table(results.load(path)) for path in results.RESULTS.glob("*.json")}
+    }
+    if "seeds" in sweeps and "classes" in results.frame(sweeps["seeds"]):
+        generated["gains"] = results.gains(sweeps["seeds"], GAINS)
+    return generated | {f"sweep {name}": results.table(content) for name, content in sweeps.items()}
 
 
 def archive_note(used: str | None, official: str) -> str:

@@ -11,9 +11,11 @@ import pytest
 
 from stages.common.errors import UserError
 from sweeps.drawing import MARKS, draw
-from sweeps.results import RESULTS, curves, frame, load, summary, table
+from sweeps.report import classes
+from sweeps.results import RESULTS, curves, frame, gains, load, summary, table
 from sweeps.trial import Checkout
 from tests.project import ROOT, make_repository
+from tests.project import commit as commit_all
 from tools.git import output
 
 ABLATION = {
@@ -118,6 +120,16 @@ def test_the_metrics_of_a_training_that_has_not_ended_are_no_result(
     checkout = Checkout("search", commit, None, tmp_path / "kept")
     assert checkout.missing(["search-a-s0"]) == []
     assert checkout.metrics("search-a-s0", "train_cnn") == unfinished | {"train_accuracy": 0.7}
+    # and with its predictions the accuracy of each class
+    assert classes(checkout, "search-a-s0", "train_cnn") == {}
+    (tmp_path / "metrics/predictions").mkdir()
+    answers = {"actual": ["cat", "dog", "cat", "cat"], "predicted": ["cat", "cat", "dog", "cat"]}
+    (tmp_path / "metrics/predictions/cnn.json").write_text(json.dumps(answers))
+    commit_all(tmp_path, "predictions")
+    output("update-ref", ref, "HEAD")
+    checkout = Checkout("search", commit, None, tmp_path / "kept")
+    assert checkout.missing(["search-a-s0"]) == []
+    assert classes(checkout, "search-a-s0", "train_cnn") == {"classes": {"cat": 0.666667, "dog": 0.0}}
 
 
 def test_the_curves_are_means_over_the_seeds() -> None:
@@ -135,6 +147,21 @@ def test_the_curves_are_means_over_the_seeds() -> None:
     drawn = [np.asarray(line.get_ydata()).tolist() for line in right.lines]
     assert drawn == [lines[0, "cnn"].tolist(), lines[1, "cnn"].tolist()]
     assert [line.get_color() for line in right.lines] == ["C0", "C1"]
+
+
+def test_what_each_class_gains_over_the_seeds() -> None:
+    def seed(cats: float, dogs: float, more: float, most: float) -> dict[str, Any]:
+        shares = {"train_cnn": {"cat": cats, "dog": dogs}, "train_augmented": {"cat": more, "dog": most}}
+        return {stage: {"test_accuracy": 0.5, "classes": classes} for stage, classes in shares.items()}
+
+    seeds = {"0": seed(0.5, 0.5, 0.7, 0.4), "1": seed(0.5, 0.6, 0.6, 0.65)}
+    content = {"metric": "test_accuracy", "settings": {"defaults": {"changes": {}, "seeds": seeds}}}
+    head, _, *rows = gains(content, [("cnn", "augmented")]).splitlines()
+    assert [cell.strip() for cell in head.strip("|").split("|")] == ["class", "cnn to augmented"]
+    assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows] == [
+        ["dog", "-2.5 (-10.0 to +5.0)"],
+        ["cat", "+15.0 (+10.0 to +20.0)"],
+    ]
 
 
 def test_named_settings_keep_name_and_place_where_images_are_held_out() -> None:

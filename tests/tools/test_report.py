@@ -147,6 +147,27 @@ def test_a_sweep_is_shown_where_a_page_has_a_place_for_it(
         run(monkeypatch, "--check")
 
 
+def test_what_each_class_gains_is_shown_once_the_seeds_say_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RESULTS.mkdir(parents=True)
+    shares = {"cnn": 0.5, "augmented": 0.7, "regularized": 0.6}
+    seed = {
+        f"train_{model}": {"test_accuracy": share, "train_accuracy": 1, "classes": {"cat": share}}
+        for model, share in shares.items()
+    }
+    content = SWEEP | {"settings": {"defaults": {"changes": {}, "seeds": {"0": seed, "1": seed}}}}
+    (RESULTS / "seeds.json").write_text(json.dumps(content))
+    append("docs/findings.md", "<!-- gains --><!-- /gains -->\n")
+    run(monkeypatch)
+    words = " ".join(Path("docs/findings.md").read_text().split())
+    gains = "+20.0 (+20.0 to +20.0) | -10.0 (-10.0 to -10.0) | +10.0 (+10.0 to +10.0)"
+    assert f"| cat | {gains} |" in words
+    (RESULTS / "seeds.json").write_text(json.dumps(SWEEP))  # which tell nothing of classes
+    with pytest.raises(UserError, match=r"^docs/findings\.md has <!-- gains -->, but must have one of what"):
+        run(monkeypatch)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
