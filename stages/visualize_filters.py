@@ -1,4 +1,4 @@
-"""Sheet c: what the filters of one network answer to one test image, and to all of them."""
+"""Programming c: what the filters of one network answer to one test image, and to all of them."""
 
 from pathlib import Path
 

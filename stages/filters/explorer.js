@@ -4,7 +4,6 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const network = decodeLayers(data.network);
 const SIDE = 32, PIXELS = SIDE * SIDE;
 const $ = (id) => document.getElementById(id);
-const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const lut = Object.fromEntries(Object.entries(data.lut).map(([name, text]) => [name, bytes(text)]));
 const convolutions = network.flatMap((layer, at) => (layer.kind === "conv" ? [at] : []));
 // the activation of each convolution: the next ReLU's output
@@ -16,7 +15,7 @@ const state = {
   rgb: new Uint8Array(3 * PIXELS), // as it is shown and classified
   hidden: new Uint8Array(PIXELS),
   name: "",
-  tool: "hide",
+  tool: matchMedia("(pointer: coarse)").matches ? null : "hide", // null: a finger on the picture scrolls
   cursor: { x: 16, y: 16 },
   layer: 0, channel: 0, unit: null, // of the chosen channel; null: the most active one
   common: false,
@@ -35,6 +34,10 @@ window.explorer = {
     return Array.from(backward(network, picture, forward(network, picture), number));
   },
 };
+
+const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+/** Right and down, as an arrow key says; with others it is the browser's. */
+const step = (event) => (event.altKey || event.ctrlKey || event.metaKey ? undefined : STEPS[event.key]);
 
 // Drawing
 
@@ -252,7 +255,8 @@ function showSum() {
   $("sum").textContent = `${nowhere}Row ${y}, column ${x}: ${[...parts, `= ${decimals(value)}`, out].join(", ")}`;
   $("sum").dataset.value = String(Math.max(0, value));
 
-  const columns = inputs <= 4 ? inputs : Math.ceil(Math.sqrt(inputs)), step = kernel + 1;
+  const columns = inputs <= 4 ? inputs : Math.ceil(Math.sqrt(2 * inputs)), step = kernel + 1;
+  $("terms").classList.toggle("many", inputs > 4); // or the tiles would be too small
   const draw = (id, values) => {
     const largest = values.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
     fill($(id), columns * step - 1, Math.ceil(inputs / columns) * step - 1, (a, b) => {
@@ -356,8 +360,9 @@ function soon() {
   });
 }
 
-/** Apply the tool to the pixel at (x, y) and its neighbours, and run the network. */
+/** Apply the tool to the pixel at (x, y) and its neighbours, and run the network; without a tool nothing. */
 function apply(x, y) {
+  if (!state.tool) return;
   touch(x, y);
   run();
 }
@@ -426,25 +431,45 @@ async function take(file) {
   crop();
 }
 
+const TOOLS = ["hide", "show", "paint"];
+
+function takeTool(tool) {
+  state.tool = tool;
+  for (const other of TOOLS) $(other).setAttribute("aria-pressed", String(other === tool));
+  $("picture").classList.toggle("tool", tool !== null);
+}
+
+/** Make the buttons of `grid` one Tab stop, within which the arrow keys go from one to the next. */
+function rove(grid) {
+  const buttons = [...grid.children];
+  const stop = (chosen) => buttons.forEach((button) => { button.tabIndex = button === chosen ? 0 : -1; });
+  stop(buttons[0]);
+  grid.addEventListener("focusin", (event) => stop(event.target));
+  grid.addEventListener("keydown", (event) => {
+    if (!step(event)) return;
+    event.preventDefault();
+    const columns = getComputedStyle(grid).gridTemplateColumns.split(" ").length;
+    const [right, down] = step(event);
+    const next = buttons[buttons.indexOf(event.target) + right + down * columns];
+    if (next) next.focus();
+  });
+}
+
 function listen() {
-  for (const tool of ["hide", "show", "paint"]) {
-    $(tool).addEventListener("click", () => {
-      state.tool = tool;
-      for (const other of ["hide", "show", "paint"]) $(other).setAttribute("aria-pressed", String(other === tool));
-    });
-  }
+  takeTool(state.tool);
+  for (const tool of TOOLS) $(tool).addEventListener("click", () => takeTool(state.tool === tool ? null : tool));
   const place = (canvas, event, side) => {
     const box = canvas.getBoundingClientRect();
     const at = (offset, size) => Math.max(0, Math.min(side - 1, Math.floor((offset / size) * side)));
     return { x: at(event.clientX - box.left, box.width), y: at(event.clientY - box.top, box.height) };
   };
   $("picture").addEventListener("pointerdown", (event) => {
-    $("picture").setPointerCapture(event.pointerId);
+    if (state.tool) $("picture").setPointerCapture(event.pointerId);
     state.cursor = place($("picture"), event, SIDE);
     apply(state.cursor.x, state.cursor.y);
   });
   $("picture").addEventListener("pointermove", (event) => {
-    if (!event.buttons) return;
+    if (!event.buttons || !state.tool) return;
     const { x, y } = state.cursor, to = place($("picture"), event, SIDE);
     const far = Math.max(Math.abs(to.x - x), Math.abs(to.y - y));
     const between = (from, until, step) => Math.round(from + ((until - from) * step) / far);
@@ -452,12 +477,11 @@ function listen() {
     state.cursor = to;
     if (far) soon();
   });
-  const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const stepped = ({ x, y }, [right, down], side) => ({
     x: Math.max(0, Math.min(side - 1, x + right)), y: Math.max(0, Math.min(side - 1, y + down)),
   });
   $("picture").addEventListener("keydown", (event) => {
-    if (steps[event.key]) state.cursor = stepped(state.cursor, steps[event.key], SIDE);
+    if (step(event)) state.cursor = stepped(state.cursor, step(event), SIDE);
     else if (event.key === " ") apply(state.cursor.x, state.cursor.y);
     else return;
     event.preventDefault();
@@ -487,6 +511,9 @@ function listen() {
     document.body.classList.remove("drop");
     if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
   });
+  document.addEventListener("paste", (event) => {
+    if (event.clipboardData.files.length) take(event.clipboardData.files[0]);
+  });
   $("which").addEventListener("change", () => {
     state.which = $("which").value === "" ? null : Number($("which").value);
     showMaps();
@@ -504,9 +531,9 @@ function listen() {
     pickUnit(x, y);
   });
   $("activation").addEventListener("keydown", (event) => {
-    if (!steps[event.key]) return;
+    if (!step(event)) return;
     event.preventDefault();
-    const { x, y } = stepped(unit(), steps[event.key], network[convolutions[state.layer]].side);
+    const { x, y } = stepped(unit(), step(event), network[convolutions[state.layer]].side);
     pickUnit(x, y);
   });
   $("table").closest("details").addEventListener("toggle", showSum);
@@ -520,7 +547,15 @@ function listen() {
     state.off[state.layer] = new Set(others);
     run();
   });
-  $("close").addEventListener("click", () => document.querySelector("aside").classList.remove("picked"));
+  const panel = document.querySelector("aside");
+  const close = () => { // and back to the channel that it was about
+    panel.classList.remove("picked");
+    document.querySelector('.channels [aria-pressed="true"]').focus();
+  };
+  $("close").addEventListener("click", close);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && panel.classList.contains("picked")) close();
+  });
   for (const id of ["all", "on"]) $(id).addEventListener("click", () => {
     state.off.forEach((channels) => channels.clear());
     run();
@@ -542,6 +577,7 @@ async function start() {
     button.addEventListener("click", () => pickImage(place));
     $("pick").append(button);
   });
+  rove($("pick"));
   $("which").append(element("option", "the prediction", { value: "" }),
     ...data.classes.map((name, number) => element("option", name, { value: number })));
   data.layers.forEach((layer, number) => {
@@ -552,7 +588,7 @@ async function start() {
     heading.append(element("small",
       `${layer.mean.length} channels of ${side}×${side} units, each sees ${layer.field}×${layer.field} pixels` +
       (dead.length ? `; active on no image: ${dead.join(", ")}` : "")));
-    const grid = element("div", "", { class: "channels", id: `layer-${number}` });
+    const grid = element("div", "", { class: "channels", id: `layer-${number}`, role: "toolbar", "aria-label": layer.name });
     layer.mean.forEach((_, channel) => {
       const button = element("button", "", {
         type: "button", "aria-pressed": "false", "aria-label": `${layer.name}, channel ${channel}`,
@@ -562,6 +598,7 @@ async function start() {
       button.addEventListener("click", () => pickChannel(number, channel));
       grid.append(button);
     });
+    rove(grid);
     section.append(heading, grid);
     $("layers").append(section);
   });

@@ -6,10 +6,11 @@
  * is what `explorer.py` writes of it, with its numbers decoded.
  */
 
+/** The bytes that `text` encodes in base64. */
+const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+
 /** Little-endian float32 numbers in base64. */
-function floats(text) {
-  return new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-}
+const floats = (text) => new Float32Array(bytes(text).buffer);
 
 /** The layers as they stand in the page, their numbers decoded. */
 function decodeLayers(layers) {
@@ -30,50 +31,48 @@ function normalize(rgb, mean, std, hidden = null) {
   return picture;
 }
 
-/** Calls `use(output, input, weight index, first row, last row, first column, last column)` for each weight. */
-function eachWeight(layer, use) {
-  const { inputs, outputs, kernel, pad, input, side } = layer;
-  for (let out = 0; out < outputs; out++) {
-    for (let channel = 0; channel < inputs; channel++) {
-      for (let y = 0; y < kernel; y++) {
-        for (let x = 0; x < kernel; x++) {
-          // the units for which the pixel under this weight lies inside of the image
-          const top = Math.max(0, pad - y), bottom = Math.min(side, input + pad - y);
-          const left = Math.max(0, pad - x), right = Math.min(side, input + pad - x);
-          use(out, channel, ((out * inputs + channel) * kernel + y) * kernel + x, y - pad, x - pad, top, bottom, left, right);
-        }
+/** Where in the input each unit reads under each weight of a filter: (inputs, kernel, kernel, side, side); outside: -1. */
+function places({ inputs, kernel, pad, input, side }) {
+  const inside = (place) => place >= 0 && place < input;
+  return Int32Array.from({ length: inputs * kernel * kernel * side * side }, (_, index) => {
+    const column = index % side, row = Math.floor(index / side) % side, term = Math.floor(index / (side * side));
+    const y = row + Math.floor(term / kernel) % kernel - pad, x = column + (term % kernel) - pad;
+    return inside(y) && inside(x) ? (Math.floor(term / (kernel * kernel)) * input + y) * input + x : -1;
+  });
+}
+
+/** The product of matrices: weight(row, term) of `rows` x `terms` with `from`, (terms, units). */
+function product(rows, terms, units, weight, from) {
+  const to = new Float64Array(rows * units);
+  for (let row = 0; row < rows; row++) {
+    for (let term = 0; term < terms; term += 4) { // four at once: each sum is read and written less often
+      const factor = (more) => (term + more < terms ? weight(row, term + more) : 0);
+      const start = (more) => Math.min(term + more, terms - 1) * units;
+      const a = factor(0), b = factor(1), c = factor(2), d = factor(3);
+      const i = start(0), j = start(1), k = start(2), l = start(3);
+      for (let unit = 0, at = row * units; unit < units; unit++, at++) {
+        to[at] += a * from[i + unit] + b * from[j + unit] + c * from[k + unit] + d * from[l + unit];
       }
     }
   }
+  return to;
 }
 
 function convolve(layer, from) {
-  const { outputs, input, side, weight, bias } = layer;
-  const to = new Float32Array(outputs * side * side);
-  for (let out = 0; bias && out < outputs; out++) to.fill(bias[out], out * side * side, (out + 1) * side * side);
-  eachWeight(layer, (out, channel, index, y, x, top, bottom, left, right) => {
-    const w = weight[index];
-    for (let row = top; row < bottom; row++) {
-      const at = (out * side + row) * side;
-      const source = (channel * input + row + y) * input + x;
-      for (let column = left; column < right; column++) to[at + column] += w * from[source + column];
-    }
-  });
-  return to;
+  layer.places = layer.places || places(layer);
+  const { inputs, outputs, kernel, side, weight, bias } = layer, terms = inputs * kernel * kernel;
+  const read = new Float64Array(layer.places.length), size = side * side;
+  for (let index = 0; index < read.length; index++) read[index] = layer.places[index] < 0 ? 0 : from[layer.places[index]];
+  const to = product(outputs, terms, size, (out, term) => weight[out * terms + term], read);
+  return eachChannel(outputs, to, (sum, out) => sum + (bias ? bias[out] : 0));
 }
 
 /** Theory a.1 for the input in place of the kernel: each unit gives its gradient to the pixels that it has read. */
 function convolveBack(layer, gradient) {
-  const { inputs, input, side, weight } = layer;
+  const { inputs, outputs, kernel, input, side, weight } = layer, terms = inputs * kernel * kernel;
+  const given = product(terms, outputs, side * side, (term, out) => weight[out * terms + term], gradient);
   const back = new Float32Array(inputs * input * input);
-  eachWeight(layer, (out, channel, index, y, x, top, bottom, left, right) => {
-    const w = weight[index];
-    for (let row = top; row < bottom; row++) {
-      const at = (out * side + row) * side;
-      const target = (channel * input + row + y) * input + x;
-      for (let column = left; column < right; column++) back[target + column] += w * gradient[at + column];
-    }
-  });
+  layer.places.forEach((place, index) => { if (place >= 0) back[place] += given[index]; });
   return back;
 }
 
@@ -90,13 +89,19 @@ function largest({ channels, input, side }, from) {
   return places;
 }
 
+/** What `of(value, channel)` gives for each unit of an activation of so many `channels`. */
+function eachChannel(channels, from, of) {
+  const to = new Float32Array(from.length), size = from.length / channels;
+  for (let channel = 0, unit = 0; channel < channels; channel++) {
+    for (const end = (channel + 1) * size; unit < end; unit++) to[unit] = of(from[unit], channel);
+  }
+  return to;
+}
+
 const FORWARD = {
   conv: convolve,
-  norm: ({ scale, shift }, from) => {
-    const size = from.length / scale.length;
-    return from.map((value, unit) => value * scale[Math.floor(unit / size)] + shift[Math.floor(unit / size)]);
-  },
-  relu: (_, from) => from.map((value) => Math.max(0, value)),
+  norm: ({ scale, shift }, from) => eachChannel(scale.length, from, (value, channel) => value * scale[channel] + shift[channel]),
+  relu: (_, from) => eachChannel(1, from, (value) => (value > 0 ? value : 0)),
   pool: (layer, from) => Float32Array.from(largest(layer, from), (place) => from[place]),
   dense: ({ weight, bias }, from) =>
     bias.map((value, out) => from.reduce((sum, activation, unit) => sum + activation * weight[out * from.length + unit], value)),
@@ -104,10 +109,7 @@ const FORWARD = {
 
 const BACKWARD = {
   conv: (layer, gradient) => convolveBack(layer, gradient),
-  norm: ({ scale }, gradient) => {
-    const size = gradient.length / scale.length;
-    return gradient.map((value, unit) => value * scale[Math.floor(unit / size)]);
-  },
+  norm: ({ scale }, gradient) => eachChannel(scale.length, gradient, (value, channel) => value * scale[channel]),
   relu: (_, gradient, from, to) => gradient.map((value, unit) => (to[unit] > 0 ? value : 0)),
   pool: (layer, gradient, from) => {
     const back = new Float32Array(from.length);

@@ -391,6 +391,92 @@ def test_a_unit_is_picked_by_keyboard_and_its_field_is_that_of_theory_b(
     assert browser.execute_script("return state.unit") != middle
 
 
+@pytest.mark.slow
+def test_the_keyboard_comes_everywhere_in_few_steps(
+    browser: webdriver.Chrome, opened: Callable[[CNN, Data], list[int]]
+) -> None:
+    opened(*make())
+    stops = browser.execute_script(
+        "return [...document.querySelectorAll('button, input, select, summary, canvas')]"
+        ".filter((element) => element.tabIndex >= 0 && element.checkVisibility()).length"
+    )
+    assert stops < 30  # of 30 images and 7 channels, one for each grid
+
+    def focused() -> dict[str, float]:
+        box: dict[str, float] = browser.execute_script(
+            "return document.activeElement.getBoundingClientRect().toJSON()"
+        )
+        return box
+
+    browser.execute_script("document.querySelector('#pick button').focus()")
+    before = focused()
+    browser.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    assert focused()["x"] == before["x"]
+    assert focused()["y"] > before["y"]
+    browser.switch_to.active_element.send_keys(Keys.ARROW_UP)
+    browser.switch_to.active_element.send_keys(Keys.ARROW_UP)  # there is none: it stays
+    assert focused() == before
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    settled(browser)
+    assert browser.execute_script("return state.image") == 1
+    browser.execute_script("document.querySelector('#layer-1 button').focus()")
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    panel = browser.find_element(By.TAG_NAME, "aside")
+    assert panel.get_attribute("class") == "picked"
+    browser.find_element(By.ID, "off").send_keys(Keys.ESCAPE)
+    assert panel.get_attribute("class") == ""
+    assert browser.switch_to.active_element.get_attribute("aria-label") == "conv2, channel 1"
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)  # from the channel itself, too
+    assert panel.get_attribute("class") == ""
+    browser.switch_to.active_element.send_keys(Keys.ALT, Keys.ARROW_LEFT)  # that is the browser's
+    assert browser.switch_to.active_element.get_attribute("aria-label") == "conv2, channel 1"
+    assert log(browser, "browser") == []
+
+
+@pytest.mark.slow
+def test_without_a_tool_a_finger_on_the_picture_scrolls(
+    browser: webdriver.Chrome, opened: Callable[[CNN, Data], list[int]]
+) -> None:
+    opened(*make())
+    picture = browser.find_element(By.ID, "picture")
+    touch = "return getComputedStyle(arguments[0]).touchAction"
+    assert browser.execute_script(touch, picture) == "none"
+    click(browser, "#hide")  # which was on
+    assert browser.execute_script(touch, picture) == "auto"
+    picture.click()
+    settled(browser)
+    assert not browser.execute_script("return state.hidden.some(Boolean)")
+    click(browser, "#paint")
+    assert browser.execute_script(touch, picture) == "none"
+    # where there is a finger, none is on at first
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 1})
+    browser.refresh()
+    settled(browser)
+    assert browser.execute_script(touch, browser.find_element(By.ID, "picture")) == "auto"
+    assert browser.execute_script("return state.tool") is None
+
+
+@pytest.mark.slow
+def test_a_picture_can_be_pasted(browser: webdriver.Chrome, opened: Callable[[CNN, Data], list[int]]) -> None:
+    _, data = make()
+    opened(*make())
+    file = io.BytesIO()
+    Image.fromarray(data.test.images[1].numpy()).save(file, "png")
+    browser.execute_script(
+        "const transfer = new DataTransfer();"
+        "const content = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));"
+        "transfer.items.add(new File([content], 'mine.png', { type: 'image/png' }));"
+        "document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: transfer }));",
+        encoded(np.frombuffer(file.getvalue(), np.uint8)),
+    )
+    WebDriverWait(browser, 20).until(lambda b: "mine.png" in b.find_element(By.ID, "chosen-title").text)
+    settled(browser)
+    assert browser.execute_script("return Array.from(state.rgb)") == data.test.images[1].flatten().tolist()
+
+
 def test_the_page_is_the_same_each_time_and_names_nothing_of_the_machine(tmp_path: Path) -> None:
     model, data = make()
     for name in ("one", "two"):
@@ -421,7 +507,7 @@ def test_it_fits_the_screen_in_light_and_dark(
     browser: webdriver.Chrome, opened: Callable[[CNN, Data], list[int]]
 ) -> None:
     opened(*make())
-    for scheme, width in itertools.product(("light", "dark"), (1300, 1000, 380)):
+    for scheme, width in itertools.product(("light", "dark"), (1300, 1000, 320)):
         browser.execute_cdp_cmd(
             "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         )
