@@ -11,6 +11,7 @@ from sweeps.progress import Progress, State, has_result, made_by, why
 from sweeps.results import RESULTS, table
 from sweeps.trial import Checkout
 from tools.classes import class_accuracies
+from tools.git import show
 
 
 def report(progress: Progress) -> str:
@@ -74,7 +75,7 @@ def report(progress: Progress) -> str:
 def classes(checkout: Checkout, experiment: str, stage: str) -> dict[str, Any]:
     """The accuracy of each class in ``experiment``; empty where it has no predictions."""
     model = stage.removeprefix("train_")
-    text = checkout.text(experiment, f"metrics/predictions/{model}.json")
+    text = show(checkout.reached(experiment), f"metrics/predictions/{model}.json")
     if text is None:
         return {}
     accuracies = class_accuracies({model: json.loads(text)})[model]

@@ -88,18 +88,14 @@ def gains(content: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> str:
     """
     rows = frame(content).query("number == 0")
     each = pd.DataFrame(list(rows["classes"]), index=pd.MultiIndex.from_frame(rows[["model", "seed"]])) * 100
-    columns = {}
+    cells = pd.DataFrame(index=each.columns.rename("class"))
     for before, after in pairs:
-        differences = each.loc[after] - each.loc[before]
-        columns[f"{before} to {after}"] = differences.agg(["mean", "min", "max"]).T
-    order = columns[f"{pairs[-1][0]} to {pairs[-1][1]}"]["mean"].sort_values(kind="stable").index
-    cells = {
-        title: [f"{row['mean']:+.1f} ({row['min']:+.1f} to {row['max']:+.1f})" for _, row in found.iterrows()]
-        for title, found in ((title, found.loc[order]) for title, found in columns.items())
-    }
-    return pd.DataFrame(cells, index=order.rename("class")).to_markdown(
-        colalign=("left", *["right"] * len(pairs)), disable_numparse=True
-    )
+        differences = (each.loc[after] - each.loc[before]).agg(["mean", "min", "max"]).T
+        cells[f"{before} to {after}"] = [
+            f"{mean:+.1f} ({least:+.1f} to {most:+.1f})" for mean, least, most in differences.to_numpy()
+        ]
+    order = differences["mean"].sort_values(kind="stable").index
+    return cells.loc[order].to_markdown(colalign=("left", *["right"] * len(pairs)), disable_numparse=True)
 
 
 def table(content: dict[str, Any]) -> str:

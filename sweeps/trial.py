@@ -24,7 +24,7 @@ from stages.common.params import PARAMS
 from sweeps.pipeline import Pipeline, digest, read
 from sweeps.storage import VARIABLE
 from tools.charts import DVC, environment
-from tools.git import git, output, show
+from tools.git import git, output
 from tools.metrics import require_finished
 
 GATE = 'read -r _ && exec "$@" </dev/null'  # begins only when the watchdog is there
@@ -91,16 +91,16 @@ class Checkout:
             UserError: the training has not ended.
         """
         path = f"metrics/{stage.removeprefix('train_')}.json"
-        content: dict[str, Any] = json.loads(self.text(experiment, path) or "{}")
+        content: dict[str, Any] = json.loads(output("show", f"{self.reached(experiment)}:./{path}"))
         require_finished(content, f"{experiment}: {path}")
         return content
 
-    def text(self, experiment: str, path: str) -> str | None:
-        """The text of the file ``path`` in ``experiment``, None where it has none."""
+    def reached(self, experiment: str) -> str:
+        """The commit of ``experiment``, which is brought here where only the remote has it."""
         commit, ref = self.found[experiment]
         if git("cat-file", "-e", commit).returncode:
             self.fetch(str(self.remote), ref)
-        return show(commit, path)
+        return commit
 
     @cached_property
     def params(self) -> Any:

@@ -37,7 +37,7 @@ window.explorer = {
 
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 /** Right and down, as an arrow key says; with others it is the browser's. */
-const step = (event) => (event.altKey || event.ctrlKey || event.metaKey ? undefined : STEPS[event.key]);
+const arrow = (event) => (event.altKey || event.ctrlKey || event.metaKey ? undefined : STEPS[event.key]);
 
 // Drawing
 
@@ -226,16 +226,14 @@ function showChannel() {
 function showSum() {
   const { layer: number, channel } = state, { x, y } = unit();
   const at = convolutions[number], conv = network[at];
-  const { inputs, kernel, pad, input, side, weight, bias } = conv;
+  const { inputs, kernel, side, weight, bias, places } = conv;
   const from = at ? result.outputs[at - 1] : result.picture;
   const square = kernel * kernel;
   const under = new Float32Array(inputs * square), products = new Float32Array(inputs * square);
   const weights = weight.subarray(channel * inputs * square, (channel + 1) * inputs * square);
   for (let term = 0; term < under.length; term++) {
-    const slice = Math.floor(term / square);
-    const row = y + Math.floor(term / kernel) % kernel - pad, column = x + (term % kernel) - pad;
-    const inside = row >= 0 && row < input && column >= 0 && column < input;
-    under[term] = inside ? from[(slice * input + row) * input + column] : 0;
+    const place = places[(term * side + y) * side + x];
+    under[term] = place < 0 ? 0 : from[place];
     products[term] = under[term] * weights[term];
   }
   const sum = products.reduce((a, b) => a + b, 0);
@@ -446,10 +444,10 @@ function rove(grid) {
   stop(buttons[0]);
   grid.addEventListener("focusin", (event) => stop(event.target));
   grid.addEventListener("keydown", (event) => {
-    if (!step(event)) return;
+    if (!arrow(event)) return;
     event.preventDefault();
     const columns = getComputedStyle(grid).gridTemplateColumns.split(" ").length;
-    const [right, down] = step(event);
+    const [right, down] = arrow(event);
     const next = buttons[buttons.indexOf(event.target) + right + down * columns];
     if (next) next.focus();
   });
@@ -481,7 +479,7 @@ function listen() {
     x: Math.max(0, Math.min(side - 1, x + right)), y: Math.max(0, Math.min(side - 1, y + down)),
   });
   $("picture").addEventListener("keydown", (event) => {
-    if (step(event)) state.cursor = stepped(state.cursor, step(event), SIDE);
+    if (arrow(event)) state.cursor = stepped(state.cursor, arrow(event), SIDE);
     else if (event.key === " ") apply(state.cursor.x, state.cursor.y);
     else return;
     event.preventDefault();
@@ -531,9 +529,9 @@ function listen() {
     pickUnit(x, y);
   });
   $("activation").addEventListener("keydown", (event) => {
-    if (!step(event)) return;
+    if (!arrow(event)) return;
     event.preventDefault();
-    const { x, y } = stepped(unit(), step(event), network[convolutions[state.layer]].side);
+    const { x, y } = stepped(unit(), arrow(event), network[convolutions[state.layer]].side);
     pickUnit(x, y);
   });
   $("table").closest("details").addEventListener("toggle", showSum);

@@ -12,11 +12,13 @@ const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 /** Little-endian float32 numbers in base64. */
 const floats = (text) => new Float32Array(bytes(text).buffer);
 
-/** The layers as they stand in the page, their numbers decoded. */
+/** The layers as they stand in the page, their numbers decoded, and the `places` of each convolution. */
 function decodeLayers(layers) {
   const decoded = ["weight", "bias", "scale", "shift"];
-  return layers.map((layer) =>
-    Object.fromEntries(Object.entries(layer).map(([key, value]) => [key, decoded.includes(key) ? floats(value) : value])));
+  return layers.map((layer) => ({
+    ...Object.fromEntries(Object.entries(layer).map(([key, value]) => [key, decoded.includes(key) ? floats(value) : value])),
+    ...(layer.kind === "conv" ? { places: places(layer) } : {}),
+  }));
 }
 
 /** Pixels (32, 32, 3) from 0 to 255, normalized as in training; the hidden ones are 0, the training mean. */
@@ -59,10 +61,9 @@ function product(rows, terms, units, weight, from) {
 }
 
 function convolve(layer, from) {
-  layer.places = layer.places || places(layer);
-  const { inputs, outputs, kernel, side, weight, bias } = layer, terms = inputs * kernel * kernel;
-  const read = new Float64Array(layer.places.length), size = side * side;
-  for (let index = 0; index < read.length; index++) read[index] = layer.places[index] < 0 ? 0 : from[layer.places[index]];
+  const { inputs, outputs, kernel, side, weight, bias, places } = layer, terms = inputs * kernel * kernel;
+  const read = new Float64Array(places.length), size = side * side;
+  for (let index = 0; index < read.length; index++) read[index] = places[index] < 0 ? 0 : from[places[index]];
   const to = product(outputs, terms, size, (out, term) => weight[out * terms + term], read);
   return eachChannel(outputs, to, (sum, out) => sum + (bias ? bias[out] : 0));
 }

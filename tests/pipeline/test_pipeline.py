@@ -102,7 +102,8 @@ def test_the_whole_study_learns(tmp_path: Path) -> None:
         pairs = list(zip(predictions["actual"], predictions["predicted"], strict=True))
         right = sum(actual == predicted for actual, predicted in pairs)
         assert right / len(pairs) == pytest.approx(accuracy[name], abs=1e-6)
-    assert accuracy["baseline"] < accuracy["cnn"] < accuracy["regularized"]
+    assert accuracy["baseline"] < min(accuracy["cnn"], accuracy["augmented"])
+    assert max(accuracy["cnn"], accuracy["augmented"]) < accuracy["regularized"]
 
 
 def test_every_file_can_be_read(finished: Path) -> None:

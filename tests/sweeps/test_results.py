@@ -120,6 +120,8 @@ def test_the_metrics_of_a_training_that_has_not_ended_are_no_result(
     checkout = Checkout("search", commit, None, tmp_path / "kept")
     assert checkout.missing(["search-a-s0"]) == []
     assert checkout.metrics("search-a-s0", "train_cnn") == unfinished | {"train_accuracy": 0.7}
+    with pytest.raises(UserError, match=r"^git show .* failed: .*metrics/baseline\.json"):
+        checkout.metrics("search-a-s0", "train_baseline")
     # and with its predictions the accuracy of each class
     assert classes(checkout, "search-a-s0", "train_cnn") == {}
     (tmp_path / "metrics/predictions").mkdir()
