@@ -40,6 +40,8 @@ if shutil.which("git"):
     for variable in own.stdout.split():
         os.environ.pop(variable, None)
 os.environ |= {"GIT_CONFIG_GLOBAL": str(Path(__file__).with_name("gitconfig")), "GIT_CONFIG_NOSYSTEM": "1"}
+# outside a repository that says otherwise, each command of DVC starts another one that reports it
+os.environ["DVC_NO_ANALYTICS"] = "1"
 # a shell that starts the tests in the background has SIGINT ignored, for all their processes
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
