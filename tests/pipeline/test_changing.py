@@ -28,6 +28,8 @@ def test_a_model_touches_four_files_at_most_and_a_transformation_two() -> None:
     assert layer == ["params.yaml", "stages/networks/models.py", "stages/networks/params.py"]
     assert model == ["dvc.yaml", "stages/filters/params.py", "stages/train_wide.py"]
     assert chart == ["dvc.yaml"]
+    # `errors.run` would end as well, but compare nothing of what DVC records
+    assert "from stages.common.stage import run\n" in blocks("diff")[2]
 
 
 @pytest.mark.slow
