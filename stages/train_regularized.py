@@ -7,7 +7,7 @@ from stages.common.stage import run
 from stages.networks.models import CNN
 from stages.networks.params import Cnn
 from stages.regularization.params import Reg
-from stages.training.optimization import Regularization
+from stages.training.optimization import Recipe
 from stages.training.params import Train
 from stages.training.run import train_and_write
 from stages.training.runtime import Runtime, prepare
@@ -27,13 +27,16 @@ def network() -> CNN:
 
 def trainer(data: Data, train: Train, runtime: Runtime) -> Trainer:
     reg = load(Reg)
-    regularization = Regularization(
+    recipe = Recipe(
         label_smoothing=reg.label_smoothing,
         weight_decay=reg.weight_decay,
         one_cycle_peak=reg.one_cycle_peak,
         averaging=reg.averaging,
+        muon=reg.muon,
     )
-    return Trainer(network(), data, train, runtime, augmentation(**dict(load(Aug))), regularization)
+    aug = dict(load(Aug))
+    aug["crop_pad"] += reg.stronger_crop
+    return Trainer(network(), data, train, runtime, augmentation(**aug), recipe)
 
 
 if __name__ == "__main__":

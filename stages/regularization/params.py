@@ -1,10 +1,14 @@
 """The section ``reg``."""
 
-from stages.common.params import Section, key, number, switch
+from stages.common.params import Section, key, number, switch, whole
 
 
 class Reg(Section):
-    """Regularization: each key switches one method, off at false, 0 or null."""
+    """What the regularized model has beyond the augmented one: each key is a method, off at false, 0 or null.
+
+    ``muon`` and ``one_cycle_peak`` are no regularization: they make 25 epochs go further, which leaves
+    room for it.
+    """
 
     name = "reg"
     batch_norm: bool = switch("batch normalization after each convolution")
@@ -18,3 +22,5 @@ class Reg(Section):
         le=1,
     )
     averaging: float = number("length of the weights' moving average as a share of the run; 0: off", 0, 1)
+    stronger_crop: int = whole("pixels that the random crop has beyond `aug.crop_pad`; 0: off", 0, 15)
+    muon: float = number("learning rate of Muon, which then moves the kernels in place of Adam; 0: off", 0, 1)

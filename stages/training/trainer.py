@@ -17,15 +17,15 @@ from stages.networks.images import Images, Transform
 from stages.networks.models import CNN, MLP
 from stages.training.checkpoint import code_digests, digest
 from stages.training.evaluation import evaluate
-from stages.training.optimization import Average, Regularization, adam, one_cycle
+from stages.training.optimization import Average, Recipe, one_cycle, optimizers
 from stages.training.params import Train
 from stages.training.runtime import Runtime
 
-PLAIN = Regularization()
+PLAIN = Recipe()
 
 
 class Trainer:
-    """A training run: model, optimizer, schedule, averaged weights and the figures so far.
+    """A training run: model, optimizers, schedules, averaged weights and the figures so far.
 
     All randomness of an epoch (order, augmentation, dropout) is seeded from ``train.seed`` and the
     epoch's number, so that a run continued between two epochs ends as an uninterrupted one.
@@ -43,7 +43,7 @@ class Trainer:
         train: Train,
         runtime: Runtime,
         transform: Transform | None = None,
-        regularization: Regularization = PLAIN,
+        recipe: Recipe = PLAIN,
     ) -> None:
         if train.batch_size > len(data.train):
             raise UserError(
@@ -51,7 +51,7 @@ class Trainer:
                 f"{len(data.train)}"
             )
         device = runtime.device
-        self.data, self.train, self.runtime, self.regularization = data, train, runtime, regularization
+        self.data, self.train, self.runtime, self.recipe = data, train, runtime, recipe
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.images = Images(data.train, data, device, transform)
         self.test = Images(data.test, data, device)
@@ -59,16 +59,19 @@ class Trainer:
         # whole batches only: every batch weighs the same, and batch norm never sees a lone image
         self.steps = len(self.images) // train.batch_size
         total = train.epochs * self.steps
-        self.optimizer = adam(self.model, train, regularization.weight_decay)
-        self.schedule = one_cycle(self.optimizer, regularization.one_cycle_peak, total)
-        averaging = regularization.averaging
-        self.average = Average(self.model, averaging * total) if averaging else None
+        self.optimizers = optimizers(self.model, train, recipe)
+        self.schedules = [
+            one_cycle(optimizer, peak, total)
+            for optimizer, peak in zip(self.optimizers, (recipe.one_cycle_peak, recipe.muon), strict=False)
+            if recipe.one_cycle_peak and peak
+        ]
+        self.average = Average(self.model, recipe.averaging * total) if recipe.averaging else None
         self.history: list[dict[str, float]] = []
         self.timing: list[dict[str, float]] = []
         # all that determines the result, by names that tell a user what differs
         self.identity: dict[str, Any] = {
             "train": train.model_dump(),
-            "reg": asdict(regularization),
+            "reg": asdict(recipe),
             "network": model.config,
             "machine": runtime.describe(),
             "code": code_digests(),
@@ -124,12 +127,14 @@ class Trainer:
         with self.runtime.autocast():
             logits = self.model(images)
         # in fp32: on CUDA autocast leaves the logarithm of the softmax in bf16
-        loss = cross_entropy(logits.float(), labels, label_smoothing=self.regularization.label_smoothing)
-        self.optimizer.zero_grad()
+        loss = cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
-        if self.schedule:
-            self.schedule.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        for schedule in self.schedules:
+            schedule.step()
         if self.average:
             self.average.update()
         return loss.detach()
@@ -161,7 +166,7 @@ class Trainer:
         return losses.double().mean().item()
 
     def _remedy(self) -> str:
-        peak = self.regularization.one_cycle_peak
+        peak = self.recipe.one_cycle_peak
         if peak:
             return f"lower reg.one_cycle_peak, the learning rate, from {peak}"
         return f"lower train.learning_rate from {self.train.learning_rate}"
@@ -181,10 +186,7 @@ class Trainer:
             part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, Any]:
-        parts = {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "schedule": self.schedule,
-            "average": self.average and self.average.model,
-        }
-        return {name: part for name, part in parts.items() if part is not None}
+        parts: dict[str, Any] = {"model": self.model}
+        for kind, those in (("optimizer", self.optimizers), ("schedule", self.schedules)):
+            parts |= {f"{kind} {number}": part for number, part in enumerate(those)}
+        return parts | ({"average": self.average} if self.average else {})

@@ -19,7 +19,7 @@ from stages.common.dataset import Data, Split
 from stages.common.errors import UserError
 from stages.networks.models import CNN, MLP
 from stages.params import Params, check_all, load_all
-from stages.training.optimization import Regularization
+from stages.training.optimization import Recipe
 from stages.training.runtime import prepare
 from stages.training.trainer import PLAIN, Trainer
 
@@ -521,12 +521,12 @@ def trains_one_step(params: Params, images: int) -> None:
     runtime = prepare(params.train)
     cnn, reg = params.cnn, params.reg
     augmented = augmentation(**dict(params.aug))
-    regularization = Regularization(reg.label_smoothing, reg.weight_decay, reg.one_cycle_peak, reg.averaging)
+    recipe = Recipe(reg.label_smoothing, reg.weight_decay, reg.one_cycle_peak, reg.averaging, reg.muon)
     for model, transform, method in (
         (MLP(**dict(params.baseline)), None, PLAIN),
         (CNN(**dict(cnn)), None, PLAIN),
         (CNN(**dict(cnn)), augmented, PLAIN),
-        (CNN(**dict(cnn), batch_norm=reg.batch_norm, dropout=reg.dropout), augmented, regularization),
+        (CNN(**dict(cnn), batch_norm=reg.batch_norm, dropout=reg.dropout), augmented, recipe),
     ):
         trainer = Trainer(model, DATA, params.train, runtime, transform, method)
         model.train()

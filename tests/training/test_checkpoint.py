@@ -34,7 +34,7 @@ from stages.training import results, runtime
 from stages.training import run as training_run
 from stages.training import trainer as training
 from stages.training.checkpoint import Checkpoint, differences, digest, runs_folder, tidy
-from stages.training.optimization import Regularization
+from stages.training.optimization import Recipe
 from stages.training.trainer import Trainer
 from tests.project import ROOT, accident, need_repository
 from tests.tiny import CPU, largest_file, tiny_data, tiny_project, tiny_train
@@ -308,13 +308,13 @@ def key(**changes: Any) -> str:
         "train": tiny_train(),
         "runtime": CPU,
         "transform": augmentation(2, 0.5),
-        "regularization": Regularization(),
+        "recipe": Recipe(),
         "network": {},
         "weights": 0,
     } | changes
     torch.manual_seed(settings["weights"])
     model = CNN([[2]], **settings["network"])
-    arguments = (settings[name] for name in ("data", "train", "runtime", "transform", "regularization"))
+    arguments = (settings[name] for name in ("data", "train", "runtime", "transform", "recipe"))
     return digest(Trainer(model, *arguments).identity)
 
 
@@ -346,10 +346,11 @@ def test_everything_that_determines_the_result_is_in_the_key(monkeypatch: pytest
         "brightness": key(transform=augmentation(2, 0.5, 0.1)),
         "extra": key(transform=augmentation(2, 0.5, extra=[{"RandomErasing": {"p": 0.2}}])),
         "extra's argument": key(transform=augmentation(2, 0.5, extra=[{"RandomErasing": {"p": 0.3}}])),
-        "label smoothing": key(regularization=Regularization(label_smoothing=0.1)),
-        "weight decay": key(regularization=Regularization(weight_decay=0.1)),
-        "schedule": key(regularization=Regularization(one_cycle_peak=0.1)),
-        "averaging": key(regularization=Regularization(averaging=0.1)),
+        "label smoothing": key(recipe=Recipe(label_smoothing=0.1)),
+        "weight decay": key(recipe=Recipe(weight_decay=0.1)),
+        "schedule": key(recipe=Recipe(one_cycle_peak=0.1)),
+        "averaging": key(recipe=Recipe(averaging=0.1)),
+        "muon": key(recipe=Recipe(muon=0.1)),
         "precision": key(runtime=replace(CPU, precision="bf16")),
         "device": key(runtime=replace(CPU, device=torch.device("cpu:0"))),
         "a pixel": key(data=replace(DATA, train=replace(train, images=changed(train.images)))),

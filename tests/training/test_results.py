@@ -17,7 +17,7 @@ from stages.common.dataset import Data, Split
 from stages.networks.images import Images
 from stages.networks.models import CNN, load_model
 from stages.training import run
-from stages.training.optimization import Regularization
+from stages.training.optimization import Recipe
 from stages.training.run import train_and_write
 from stages.training.trainer import Trainer
 from tests.tiny import CPU, tiny_data, tiny_train
@@ -32,8 +32,8 @@ def data() -> Data:
 def metrics(workplace: Path, data: Data) -> dict[str, Any]:
     """The metrics of a finished training whose averaged weights are far from the last ones."""
     model = CNN([[4], [6]], batch_norm=True, dropout=0.3)
-    regularization = Regularization(label_smoothing=0.1, averaging=0.5)
-    trainer = Trainer(model, data, tiny_train(epochs=3), CPU, augmentation(2, 0.5), regularization)
+    recipe = Recipe(label_smoothing=0.1, averaging=0.5)
+    trainer = Trainer(model, data, tiny_train(epochs=3), CPU, augmentation(2, 0.5), recipe)
     train_and_write("cnn", trainer)
     result: dict[str, Any] = json.loads(Path("metrics/cnn.json").read_text())
     return result

@@ -20,7 +20,7 @@ from stages.networks.models import CNN, MLP
 from stages.training import evaluation
 from stages.training.checkpoint import Checkpoint
 from stages.training.evaluation import evaluate
-from stages.training.optimization import Regularization
+from stages.training.optimization import Recipe
 from stages.training.run import train
 from stages.training.trainer import PLAIN, Trainer
 from tests.tiny import CPU, tiny_data, tiny_train
@@ -31,7 +31,7 @@ AUGMENTATION = augmentation(2, 0.5, 0.1)
 
 
 def trainer(
-    regularization: Regularization = PLAIN,
+    recipe: Recipe = PLAIN,
     transform: Transform | None = None,
     data: Data | None = None,
     network: dict[str, Any] | None = None,
@@ -40,7 +40,7 @@ def trainer(
     settings = tiny_train(**changes)
     torch.manual_seed(settings.seed)
     model = CNN([[4, 4], [6]], **(network or {}))
-    return Trainer(model, data or tiny_data(), settings, CPU, transform, regularization)
+    return Trainer(model, data or tiny_data(), settings, CPU, transform, recipe)
 
 
 def run(trainer: Trainer) -> Trainer:
@@ -64,16 +64,16 @@ def normalized(data: Data) -> Tensor:
     return result
 
 
-@pytest.mark.parametrize("regularization", [PLAIN, Regularization(label_smoothing=0.2, weight_decay=0.3)])
-def test_training_equals_a_plain_loop_over_the_same_batches(regularization: Regularization) -> None:
+@pytest.mark.parametrize("recipe", [PLAIN, Recipe(label_smoothing=0.2, weight_decay=0.3)])
+def test_training_equals_a_plain_loop_over_the_same_batches(recipe: Recipe) -> None:
     data = tiny_data()
-    subject = trainer(regularization, data=data)
+    subject = trainer(recipe, data=data)
     model = nn.Sequential(*copy.deepcopy(subject.model))
     matrices = [weight for weight in model.parameters() if weight.dim() > 1]
     vectors = [weight for weight in model.parameters() if weight.dim() == 1]
     adam = torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": regularization.weight_decay},
+            {"params": matrices, "weight_decay": recipe.weight_decay},
             {"params": vectors, "weight_decay": 0},
         ],
         lr=0.01,
@@ -85,7 +85,7 @@ def test_training_equals_a_plain_loop_over_the_same_batches(regularization: Regu
         total, batches = 0.0, 0
         for batch in subject._batches(epoch):
             loss = cross_entropy(
-                model(images[batch]), data.train.labels[batch], label_smoothing=regularization.label_smoothing
+                model(images[batch]), data.train.labels[batch], label_smoothing=recipe.label_smoothing
             )
             adam.zero_grad()
             loss.backward()
@@ -123,18 +123,16 @@ def test_each_epoch_draws_its_own_augmentation() -> None:
 
 
 def test_the_same_seed_repeats_every_bit_and_another_does_not() -> None:
-    regularization = Regularization(0.1, 0.1, 0.02, 0.3)
+    recipe = Recipe(0.1, 0.1, 0.02, 0.3, 0.04)
     network = {"batch_norm": True, "dropout": 0.2}
-    first, again, other = (
-        run(trainer(regularization, AUGMENTATION, network=network, seed=s)) for s in (0, 0, 1)
-    )
+    first, again, other = (run(trainer(recipe, AUGMENTATION, network=network, seed=s)) for s in (0, 0, 1))
     assert equal(first.result, again.result)
     assert first.history == again.history
     assert not equal(first.result, other.result)
 
 
 def test_all_methods_off_is_plain_training() -> None:
-    off = Regularization(label_smoothing=0.0, weight_decay=0.0, one_cycle_peak=None, averaging=0.0)
+    off = Recipe(label_smoothing=0.0, weight_decay=0.0, one_cycle_peak=None, averaging=0.0, muon=0.0)
     network = {"batch_norm": False, "dropout": 0.0}
     plain, switched_off = (
         run(trainer(transform=AUGMENTATION)),
@@ -145,16 +143,17 @@ def test_all_methods_off_is_plain_training() -> None:
 
 
 @pytest.mark.parametrize(
-    "regularization",
+    "recipe",
     [
-        Regularization(label_smoothing=0.1),
-        Regularization(weight_decay=0.1),
-        Regularization(one_cycle_peak=0.02),
-        Regularization(averaging=0.5),
+        Recipe(label_smoothing=0.1),
+        Recipe(weight_decay=0.1),
+        Recipe(one_cycle_peak=0.02),
+        Recipe(averaging=0.5),
+        Recipe(muon=0.04),
     ],
 )
-def test_each_method_alone_changes_the_result(regularization: Regularization) -> None:
-    assert not equal(run(trainer()).result, run(trainer(regularization)).result)
+def test_each_method_alone_changes_the_result(recipe: Recipe) -> None:
+    assert not equal(run(trainer()).result, run(trainer(recipe)).result)
 
 
 def test_dropout_alone_changes_the_result() -> None:
@@ -163,7 +162,7 @@ def test_dropout_alone_changes_the_result() -> None:
 
 def test_weight_decay_shrinks_matrices_by_its_share_and_nothing_else() -> None:
     network = {"batch_norm": True}
-    plain, decayed = trainer(network=network), trainer(Regularization(weight_decay=0.5), network=network)
+    plain, decayed = trainer(network=network), trainer(Recipe(weight_decay=0.5), network=network)
     before = weights(plain.model)
     batch = torch.arange(16)
     plain.step(batch)
@@ -178,39 +177,81 @@ def test_weight_decay_shrinks_matrices_by_its_share_and_nothing_else() -> None:
             assert torch.equal(one, other), name
 
 
+def test_muon_scales_each_kernel_and_moves_it_by_an_orthogonal_matrix_and_adam_has_the_rest() -> None:
+    plain, subject = trainer(), trainer(Recipe(muon=0.04))
+    momentum: dict[str, Tensor] = {}
+    for step in range(3):
+        before = {name: tensor.double().clone() for name, tensor in subject.model.named_parameters()}
+        subject.step(torch.arange(16) + step)
+        plain.step(torch.arange(16) + step)
+        for (name, after), start in zip(subject.model.named_parameters(), before.values(), strict=True):
+            if after.dim() != 4:
+                continue
+            assert after.grad is not None
+            gradient = after.grad.double().flatten(1)
+            momentum[name] = 0.6 * momentum.get(name, torch.zeros_like(gradient)) + gradient
+            scaled = start.flatten(1) * math.sqrt(len(start)) / start.norm()
+            update = (scaled - after.detach().double().flatten(1)) / 0.04
+            u, sizes, v = torch.linalg.svd(gradient + 0.6 * momentum[name], full_matrices=False)
+            stretch = (u.T @ update.detach() @ v.T).diagonal()
+            # five steps of Newton and Schulz in bf16 end near the orthogonal matrix, not at it
+            assert torch.all(stretch[sizes > 0.02 * sizes.norm()] > 0.5), (name, stretch)
+            assert torch.all((stretch > -0.1) & (stretch < 1.3)), (name, stretch)
+            rest = update - u @ torch.diag(stretch) @ v
+            assert rest.norm() < 0.1 * update.norm(), name
+        if step == 0:
+            others = [
+                (one, other)
+                for one, other in zip(subject.model.parameters(), plain.model.parameters(), strict=True)
+                if one.dim() != 4
+            ]
+            assert others
+            assert all(torch.equal(one, other) for one, other in others)
+
+
+def test_muon_keeps_its_kernels_where_the_model_has_them() -> None:
+    subject = trainer(Recipe(muon=0.04))
+    muon = subject.optimizers[1]
+    kernels = [weight for weight in subject.model.parameters() if weight.dim() == 4]
+    assert [matrix.data_ptr() for matrix in muon.param_groups[0]["params"]] == [k.data_ptr() for k in kernels]
+
+
 def test_averaged_weights_are_an_exponential_average_over_the_steps() -> None:
-    subject = trainer(Regularization(averaging=0.25), network={"batch_norm": True}, epochs=2)
+    subject = trainer(Recipe(averaging=0.25), network={"batch_norm": True}, epochs=2)
     decay = 1 - 1 / (0.25 * 2 * 6)  # a quarter of 2 epochs of 6 steps
-    average = {name: tensor.double() for name, tensor in subject.model.state_dict().items()}
+    steps = []
     for step in range(12):
         subject.step(torch.arange(16) + step)
-        for name, tensor in subject.model.state_dict().items():
-            average[name] = decay * average[name] + (1 - decay) * tensor.double()
-    found = {name: tensor.double() for name, tensor in subject.result.state_dict().items()}
-    for name, expected in average.items():
-        if not name.endswith("num_batches_tracked"):
-            torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6, msg=name)
+        steps.append({name: tensor.double() for name, tensor in subject.model.state_dict().items()})
+        shares = torch.tensor([decay**age for age in reversed(range(len(steps)))], dtype=torch.float64)
+        shares /= shares.sum()  # of the initial weights nothing is left
+        for name, tensor in subject.result.state_dict().items():
+            if not name.endswith("num_batches_tracked"):
+                expected = sum(share * then[name] for share, then in zip(shares, steps, strict=True))
+                torch.testing.assert_close(tensor.double(), expected, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_averaging_that_covers_less_than_a_step_is_the_last_weights() -> None:
-    subject = run(trainer(Regularization(averaging=0.0001), network={"batch_norm": True}))
+    subject = run(trainer(Recipe(averaging=0.0001), network={"batch_norm": True}))
     averaged = dict(subject.result.named_parameters())
     assert all(torch.equal(averaged[name], weight) for name, weight in subject.model.named_parameters())
 
 
 def test_the_averaged_weights_are_what_is_evaluated() -> None:
-    subject = run(trainer(Regularization(averaging=0.5)))
+    subject = run(trainer(Recipe(averaging=0.5)))
     assert subject.history[-1]["test_loss"] == evaluate(subject.result, subject.test, CPU).loss
     assert subject.history[-1]["test_loss"] != evaluate(subject.model, subject.test, CPU).loss
 
 
 def test_the_one_cycle_rises_falls_and_ends_with_the_run() -> None:
-    subject = trainer(Regularization(one_cycle_peak=0.02), epochs=5)
+    subject = trainer(Recipe(one_cycle_peak=0.02, muon=0.04), epochs=5)
     rates = []
     for epoch in range(1, 6):
         for batch in subject._batches(epoch):
-            rates.append(subject.optimizer.param_groups[0]["lr"])
-            assert subject.optimizer.param_groups[1]["lr"] == rates[-1]
+            adam, muon = subject.optimizers
+            rates.append(adam.param_groups[0]["lr"])
+            assert adam.param_groups[1]["lr"] == rates[-1]
+            assert muon.param_groups[0]["lr"] == pytest.approx(2 * rates[-1])
             subject.step(batch)
     top, last = 0.3 * 30 - 1, 29
     for step, rate in enumerate(rates):
@@ -225,9 +266,7 @@ def test_the_one_cycle_rises_falls_and_ends_with_the_run() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 def test_a_run_of_a_few_steps_has_a_cycle_too(steps: int) -> None:
     subject = run(
-        trainer(
-            Regularization(one_cycle_peak=0.02, averaging=0.5), data=tiny_data(train=16 * steps), epochs=1
-        )
+        trainer(Recipe(one_cycle_peak=0.02, averaging=0.5), data=tiny_data(train=16 * steps), epochs=1)
     )
     assert math.isfinite(subject.history[-1]["train_loss"])
 
@@ -259,7 +298,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_good_epoch(
 def test_infinite_inputs_end_the_run_in_the_first_batch() -> None:
     data = tiny_data()
     with pytest.raises(UserError, match=r"epoch 1, batch 1 of 6: lower reg\.one_cycle_peak.* from 0\.02"):
-        run(trainer(Regularization(one_cycle_peak=0.02), data=replace(data, std=torch.zeros(3))))
+        run(trainer(Recipe(one_cycle_peak=0.02), data=replace(data, std=torch.zeros(3))))
 
 
 def test_a_test_loss_that_is_no_number_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +379,7 @@ class Looks(TorchDispatchMode):
 
 def test_no_step_looks_at_a_value() -> None:
     subject = trainer(
-        Regularization(0.1, 0.1, 0.02, 0.3), AUGMENTATION, network={"batch_norm": True, "dropout": 0.1}
+        Recipe(0.1, 0.1, 0.02, 0.3, 0.04), AUGMENTATION, network={"batch_norm": True, "dropout": 0.1}
     )
     subject.model.train()
     with Looks() as looks:
