@@ -50,27 +50,35 @@ def own_steps(trainer: Trainer) -> Iterator[None]:
     """Training steps of this project, for ever."""
     trainer.model.train()
     while True:
-        for batch in torch.randperm(len(trainer.images)).split(BATCH):
+        for batch in torch.randperm(len(trainer.images), device=trainer.runtime.device).split(BATCH):
             if len(batch) == BATCH:
                 trainer.step(batch)
                 yield
 
 
 def rate(images: int, work: Callable[[], object]) -> float:
-    """Images per second of ``work`` that goes through ``images`` of them."""
+    """Images per second of ``work`` that goes through ``images`` of them, a GPU's part included."""
+    wait_for_gpu()
     start = time.perf_counter()
     work()
+    wait_for_gpu()
     return images / (time.perf_counter() - start)
+
+
+def wait_for_gpu() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def step_rate(steps: Iterator[None]) -> float:
     return rate(STEPS * BATCH, lambda: list(islice(steps, STEPS)))
 
 
-def matrix_product_rate(dtype: torch.dtype) -> float:
-    """FLOP/s of a 2048 x 2048 matrix product."""
-    left, right = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
-    return 2 * 2048**3 * rate(1, lambda: torch.mm(left, right))
+def matrix_product_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOP/s of a square matrix product, large enough for ``device``."""
+    size = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(size, size).to(device, dtype) for _ in range(2))
+    return 2 * size**3 * rate(1, lambda: torch.mm(left, right))
 
 
 def flop_per_image(model: nn.Module) -> float:
@@ -81,12 +89,19 @@ def flop_per_image(model: nn.Module) -> float:
     return float(counter.get_total_flops() / len(images))
 
 
-def operators(name: str, steps: Iterator[None]) -> str:
-    """Operators of ten training steps with their share of the time, those above one percent, as Markdown."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+def operators(name: str, steps: Iterator[None], device: torch.device) -> str:
+    """Operators of ten training steps with their share of the time, those above one percent, as Markdown.
+
+    The time is the processor's, and the GPU's where the training is there.
+    """
+    kind = torch.profiler.ProfilerActivity
+    activities, time_of = [kind.CPU], "self_cpu_time_total"
+    if device.type == "cuda":
+        activities, time_of = [kind.CPU, kind.CUDA], "self_device_time_total"
+    with torch.profiler.profile(activities=activities) as profile:
         for _ in range(10):
             next(steps)
-    times = pd.Series({f"`{event.key}`": event.self_cpu_time_total for event in profile.key_averages()})
+    times = pd.Series({f"`{event.key}`": getattr(event, time_of) for event in profile.key_averages()})
     share = (times / times.sum()).sort_values(ascending=False).rename_axis(name)
     return str(share[share > 0.01].map("{:.1%}".format).to_frame("share").to_markdown())
 
@@ -117,13 +132,13 @@ def measured(contestants: Mapping[str, Callable[[], float]]) -> pd.DataFrame:
 
 def compare_trainings(train: Train, runtime: Runtime, keras: str | None) -> None:
     """Print the speed of all trainings beside their yardsticks, and what the processor spends it on."""
-    data = random_data()
+    data, device = random_data(), runtime.device
     own = trainers(data, train, runtime)
     mlp, cnn = script("baseline").network, script("cnn").network
     loops = {
-        "tutorial MLP": tutorial_steps(mlp(), data.train, BATCH),
-        "tutorial CNN": tutorial_steps(cnn(), data.train, BATCH),
-        "tutorial CNN, crop and flip": tutorial_steps(cnn(), data.train, BATCH, augmented=True),
+        "tutorial MLP": tutorial_steps(mlp(), data.train, BATCH, device),
+        "tutorial CNN": tutorial_steps(cnn(), data.train, BATCH, device),
+        "tutorial CNN, crop and flip": tutorial_steps(cnn(), data.train, BATCH, device, augmented=True),
         **{model: own_steps(trainer) for model, trainer in own.items()},
     }
     contestants: dict[str, Callable[[], float]] = {
@@ -134,14 +149,15 @@ def compare_trainings(train: Train, runtime: Runtime, keras: str | None) -> None
         contestants["Keras CNN, crop and flip"] = keras_rounds(keras, BATCH, STEPS, "augmented")
     images, test = own["augmented"].images, own["cnn"].test
     contestants["augmented batches alone"] = lambda: rate(
-        len(images), lambda: [images[batch] for batch in torch.randperm(len(images)).split(BATCH)]
+        len(images),
+        lambda: [images[batch] for batch in torch.randperm(len(images), device=device).split(BATCH)],
     )
     contestants["evaluation of the CNN"] = lambda: rate(
         len(test), lambda: evaluate(own["cnn"].model, test, runtime)
     )
     product = f"{runtime.precision} matrix product"
     dtype = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
-    contestants[product] = partial(matrix_product_rate, dtype)
+    contestants[product] = partial(matrix_product_rate, dtype, device)
 
     table = measured(contestants).agg(["median", "min", "max"]).T
     table.columns = pd.Index(["images/s", "slowest", "fastest"])
@@ -158,10 +174,10 @@ def compare_trainings(train: Train, runtime: Runtime, keras: str | None) -> None
     reached, most = median["cnn"] * flop_per_image(cnn()), median[product]
     print(
         f"\nThe CNN's training step computes {reached / 1e9:.0f} GFLOP/s, "
-        f"{reached / most:.2f} of the {most / 1e9:.0f} GFLOP/s of the processor's {product}."
+        f"{reached / most:.2f} of the {most / 1e9:.0f} GFLOP/s of this {device.type}'s {product}."
     )
     for model in MODELS:
-        print(f"\n{operators(model, loops[model])}")
+        print(f"\n{operators(model, loops[model], device)}")
 
 
 def compare_transformations(extra: list[dict[str, Any]]) -> None:
@@ -207,8 +223,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     extra = transformations(options.extra) if options.extra else None
-    # the clock does not wait for a GPU, and the yardstick is a script for the processor
-    train = load(Train).model_copy(update={"device": "cpu"})
+    train = load(Train)
     runtime = prepare(train)
     print(f"{runtime.precision} on {runtime.describe()['device_name']}, {torch.get_num_threads()} threads\n")
     if extra is not None:

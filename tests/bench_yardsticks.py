@@ -29,8 +29,11 @@ class Tutorial(Dataset[tuple[Tensor, int]]):
         return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
 
-def tutorial_steps(model: nn.Module, split: Split, batch: int, augmented: bool = False) -> Iterator[None]:
+def tutorial_steps(
+    model: nn.Module, split: Split, batch: int, device: torch.device, augmented: bool = False
+) -> Iterator[None]:
     """Training steps of the tutorial's script, for ever."""
+    model = model.to(device)
     loader = DataLoader(
         Tutorial(split, augmented), batch, shuffle=True, num_workers=2, persistent_workers=True
     )
@@ -40,7 +43,7 @@ def tutorial_steps(model: nn.Module, split: Split, batch: int, augmented: bool =
         for images, labels in loader:
             if len(labels) == batch:
                 optimizer.zero_grad()
-                criterion(model(images), labels).backward()
+                criterion(model(images.to(device)), labels.to(device)).backward()
                 optimizer.step()
                 yield
 
