@@ -3,10 +3,11 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import vl_convert
 from matplotlib.figure import Figure
 from PIL import Image
@@ -22,11 +23,14 @@ IN_A_ROW = 8  # images that turned
 LEAST = 20  # images in a bin of confidence, for its accuracy to be worth a point
 
 
-def charts(metrics: Mapping[str, Mapping[str, Any]], predictions: Predictions) -> dict[Path, str]:
+def charts(
+    metrics: Mapping[str, Mapping[str, Any]], predictions: Predictions, seeds: pd.DataFrame | None
+) -> dict[Path, str]:
     """The chart of each picture in Vega-Lite, as JSON.
 
     ``metrics`` holds the content of each ``metrics/<model>.json``, ``predictions`` that of each
-    ``metrics/predictions/<model>.json``.
+    ``metrics/predictions/<model>.json``; ``seeds`` may have a row for each model and seed, with ``model`` and
+    ``history``, the test accuracy after each epoch.
     """
     epochs = [
         {"rev": "workspace", "filename": f"metrics/{model}.json"} | epoch
@@ -41,12 +45,30 @@ def charts(metrics: Mapping[str, Mapping[str, Any]], predictions: Predictions) -
     return {
         Path(f"docs/{name}.png"): json.dumps(chart, sort_keys=True)
         for name, chart in {
-            "accuracy": specification("accuracy", epochs, "epoch", "test_accuracy", "Test accuracy"),
+            "accuracy": accuracy_chart(epochs, seeds),
             "losses": specification("losses", losses, "epoch", "loss", "Losses", (360, 300)),
             "classes": classes_chart(predictions),
             "calibration": calibration_chart(predictions),
         }.items()
     }
+
+
+def accuracy_chart(epochs: Sequence[dict[str, Any]], seeds: pd.DataFrame | None) -> dict[str, Any]:
+    """The test accuracy of each model after each of the ``epochs``, and as a band that of all ``seeds``."""
+    band: dict[Any, Any] = {}
+    if seeds is not None and "history" in seeds:
+        each = seeds.explode("history").assign(epoch=lambda rows: rows.groupby(level=0).cumcount() + 1)
+        ends: pd.DataFrame = each.groupby(["model", "epoch"])["history"].agg(["min", "max"])
+        ends.columns = pd.Index(["least", "most"])
+        band = ends.to_dict("index")
+    rows = [row | band.get((Path(row["filename"]).stem, row["epoch"]), {}) for row in epochs]
+    chart = specification("accuracy", rows, "epoch", "test_accuracy", "Test accuracy")
+    if band:
+        y = chart["encoding"]["y"] | {"field": "least"}
+        area = {"y": y, "y2": {"field": "most"}, "opacity": {"value": 0.2}}
+        chart["layer"].insert(0, {"mark": "area", "encoding": area})
+        chart["encoding"]["color"]["legend"] = {"symbolOpacity": 1}
+    return chart
 
 
 def classes_chart(predictions: Predictions) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from stages.common.errors import UserError, run
 from stages.common.files import write_bytes
 from stages.params import Params, load_all
@@ -47,7 +49,7 @@ def main() -> None:
     contents = sections(metrics, predictions, load_all())
     before = {page: page.read_text(encoding="utf-8") for page in PAGES}
     after = {page: fill(text, contents, page) for page, text in before.items()}
-    charts = picture.charts(metrics, predictions)
+    charts = picture.charts(metrics, predictions, over_seeds())
     charts[TURNED] = picture.disagreements(predictions, "cnn", "regularized")
     if EXPLORER[0].exists():
         after[EXPLORER[1]] = EXPLORER[0].read_text(encoding="utf-8")
@@ -83,6 +85,12 @@ def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
     return metrics
 
 
+def over_seeds() -> pd.DataFrame | None:
+    """The rows of `results.frame` for the defaults, a row for each model and seed; without results None."""
+    path = results.RESULTS / "seeds.json"
+    return results.frame(results.load(path)).query("number == 0") if path.exists() else None
+
+
 def sections(
     metrics: Mapping[str, Mapping[str, Any]], predictions: Predictions, params: Params
 ) -> dict[str, str]:
@@ -95,7 +103,7 @@ def sections(
     note = archive_note(read_json(METRICS / "download.json")["archive_md5"][0], params.data.md5)
     sweeps = {path.stem: results.load(path) for path in results.RESULTS.glob("*.json")}
     generated = {
-        "results": f"{results_table(metrics, parameter_counts())}\n\n{note}".rstrip(),
+        "results": f"{results_table(metrics, parameter_counts(), over_seeds())}\n\n{note}".rstrip(),
         "classes": class_table(predictions),
         "pairs": pair_table(predictions),
         "changes": change_table(predictions, "cnn", ("augmented", "regularized")),

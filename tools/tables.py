@@ -10,14 +10,27 @@ import pandas as pd
 from stages.params import Params
 
 
-def results_table(metrics: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]) -> str:
-    """The models side by side: the content of each ``metrics/<model>.json``, and the number of parameters."""
+def results_table(
+    metrics: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int], seeds: pd.DataFrame | None = None
+) -> str:
+    """The models side by side: over the ``seeds``, where they are given, then one run.
+
+    ``metrics`` holds the content of each ``metrics/<model>.json`` of the run, ``sizes`` the number of
+    parameters. ``seeds`` has a row for each model and seed, with ``model`` and ``test_accuracy``.
+    """
+    table, run = pd.DataFrame(index=pd.Index(metrics, name="")), ""
+    if seeds is not None:
+        over = seeds.groupby("model")["test_accuracy"].agg(["mean", "std", "count"])
+        shown = over["mean"].map("**{:.4f}**".format) + " ± " + over["std"].map("{:.4f}".format)
+        table[f"test accuracy, mean ± deviation of {over['count'].min()} seeds"] = shown
+        run = "the committed run: "
     results = pd.DataFrame.from_dict(dict(metrics), orient="index")
-    table = results[["test_accuracy", "test_loss", "train_accuracy"]].assign(
-        gap=results["train_accuracy"] - results["test_accuracy"], parameters=pd.Series(sizes)
-    )
-    table = table.rename(columns=lambda name: name.replace("_", " ")).rename_axis("model")
-    return str(table.to_markdown(floatfmt=("", ".4f", ".4f", ".4f", "+.4f", ",.0f")))
+    seed = results[["test_accuracy", "test_loss", "train_accuracy"]]
+    seed = seed.assign(gap=results["train_accuracy"] - results["test_accuracy"])
+    for name, form in zip(map(str, seed), ("{:.4f}", "{:.4f}", "{:.4f}", "{:+.4f}"), strict=True):
+        table[run + name.replace("_", " ")] = seed[name].map(form.format)
+    table["parameters"] = pd.Series(sizes).map("{:,}".format)
+    return table.fillna("").T.to_markdown(disable_numparse=True, colalign=("left", *["right"] * len(metrics)))
 
 
 def filter_table(filters: Mapping[str, Any]) -> str:

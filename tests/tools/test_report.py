@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -12,7 +13,7 @@ from stages.common.params import load
 from stages.data.params import Data
 from sweeps.results import RESULTS
 from tests.tools.support import FILTERS, predictions, result, write_results
-from tools import report
+from tools import picture, report
 from tools.models import MODELS
 
 SWEEP = {
@@ -60,7 +61,7 @@ def test_generating_fills_the_sections_and_nothing_else(
 ) -> None:
     run(monkeypatch)
     text = Path("README.md").read_text()
-    assert text.startswith("above\n<!-- results -->\n\n| model ")
+    assert text.startswith("above\n<!-- results -->\n\n|  ")
     assert text.endswith("\n\n<!-- /results -->\nbelow\n")
     assert "old" not in text
     assert f"an archive with the MD5 `{'0' * 32}`" in text
@@ -228,8 +229,8 @@ def test_the_picture_shows_a_curve_for_each_model(project: Path, monkeypatch: py
     run(monkeypatch)
     chart = json.loads(Path(".dvc/plots/accuracy.json").read_text())
     colours = chart["encoding"]["color"]["scale"]["range"][: len(MODELS)]
-    with Image.open("docs/accuracy.png") as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+    with Image.open("docs/accuracy.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
     plot = pixels[50:, 150 : pixels.shape[1] * 4 // 5]  # without title, axis labels and legend
     highest = [np.nonzero((plot == list(bytes.fromhex(colour[1:]))).all(-1))[0].min() for colour in colours]
     # the curves end at 0.5, 0.6, 0.7 and 0.8
@@ -237,12 +238,29 @@ def test_the_picture_shows_a_curve_for_each_model(project: Path, monkeypatch: py
     assert highest == sorted(highest, reverse=True)
 
 
+def test_the_picture_has_a_band_from_the_least_to_the_most_of_the_seeds() -> None:
+    epochs = [
+        {"rev": "workspace", "filename": f"metrics/{model}.json", "epoch": epoch, "test_accuracy": 0.5}
+        for model in ("cnn", "mine")
+        for epoch in (1, 2)
+    ]
+    seeds = pd.DataFrame({"model": ["cnn"] * 3, "history": [[0.4, 0.6], [0.3, 0.9], [0.5, 0.7]]})
+    with_band, without = picture.accuracy_chart(epochs, seeds), picture.accuracy_chart(epochs, None)
+    rows = [(row.get("least"), row.get("most")) for row in with_band["data"]["values"]]
+    assert rows == [(0.3, 0.5), (0.6, 0.9), (None, None), (None, None)]
+    area, *layers = with_band["layer"]
+    assert [area["mark"], area["encoding"]["y"]["field"], area["encoding"]["y2"]["field"]] == [
+        *("area", "least", "most")
+    ]
+    assert layers == without["layer"]
+
+
 def test_the_losses_are_shown_in_two_views(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(monkeypatch)
     chart = json.loads(Path(".dvc/plots/losses.json").read_text())
     colours = chart["spec"]["encoding"]["color"]["scale"]["range"][: len(MODELS)]
-    with Image.open("docs/losses.png") as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+    with Image.open("docs/losses.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
     # all training losses fall from 2 to 1, all test losses stay at 1.25: of the curves the last drawn is seen
     drawn = (pixels == list(bytes.fromhex(colours[-1][1:]))).all(-1)[100:]
     begin = np.nonzero(drawn.any(0))[0][0]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from stages.params import Params, load_all
@@ -12,12 +13,23 @@ from tools.tables import evidence_table, filter_table, parameter_table, results_
 
 def test_the_results_are_rounded_and_the_gap_is_their_difference() -> None:
     metrics = {"cnn": result(0.5), "baseline": result(0.78125)}
-    table = cells(results_table(metrics, {"baseline": 1842186, "cnn": 578}))
-    assert table[0] == ["model", "test accuracy", "test loss", "train accuracy", "gap", "parameters"]
-    assert [cell.endswith(":") for cell in table[1]] == [False, True, True, True, True, True]
-    # in the order of the metrics, not of the alphabet
-    assert table[2] == ["cnn", "0.5000", "1.2500", "0.7500", "+0.2500", "578"]
-    assert table[3] == ["baseline", "0.7812", "1.2500", "0.7500", "-0.0312", "1,842,186"]
+    sizes = {"baseline": 1842186, "cnn": 578}
+    table = cells(results_table(metrics, sizes))
+    assert table[0] == ["", "cnn", "baseline"]  # in the order of the metrics, not of the alphabet
+    assert [cell.endswith(":") for cell in table[1]] == [False, True, True]
+    assert table[2:] == [
+        ["test accuracy", "0.5000", "0.7812"],
+        ["test loss", "1.2500", "1.2500"],
+        ["train accuracy", "0.7500", "0.7500"],
+        ["gap", "+0.2500", "-0.0312"],
+        ["parameters", "578", "1,842,186"],
+    ]
+    seeds = pd.DataFrame({"model": ["cnn"] * 3, "test_accuracy": [0.5, 0.51, 0.55]})
+    headed = cells(results_table(metrics, sizes, seeds))
+    # a model that a user has added has no seeds; the deviation is the sample's, sqrt(0.0014 / 2)
+    assert headed[2] == ["test accuracy, mean ± deviation of 3 seeds", "**0.5200** ± 0.0265", ""]
+    assert headed[3] == ["the committed run: test accuracy", "0.5000", "0.7812"]
+    assert headed[-1] == table[-1]
 
 
 def test_the_layers_show_how_many_channels_are_active_and_dead() -> None:
