@@ -1,1 +1,1 @@
-"""The section of the parameters that switches the regularization methods."""
+"""The section of the parameters that switches what the regularized model has beyond the augmented one."""

@@ -6,14 +6,14 @@ from stages.common.params import Section, key, number, switch, whole
 class Reg(Section):
     """What the regularized model has beyond the augmented one: each key is a method, off at false, 0 or null.
 
-    ``muon`` and ``one_cycle_peak`` are no regularization: they make 25 epochs go further, which leaves
-    room for it.
+    ``muon`` and ``one_cycle_peak`` are no regularization: with them the network learns more in as many
+    epochs.
     """
 
     name = "reg"
     batch_norm: bool = switch("batch normalization after each convolution")
     dropout: float = number("share of the activations that dropout sets to zero; 0: off", 0, 0.95)
-    weight_decay: float = number("decoupled weight decay (AdamW); 0: off", 0, 1)
+    weight_decay: float = number("decoupled weight decay (AdamW) of what Adam moves; 0: off", 0, 1)
     label_smoothing: float = number("share of the target spread evenly over the classes; 0: off", 0, 0.95)
     one_cycle_peak: float | None = key(
         "peak of a one-cycle learning rate schedule; null: constant `train.learning_rate`",
@@ -23,4 +23,9 @@ class Reg(Section):
     )
     averaging: float = number("length of the weights' moving average as a share of the run; 0: off", 0, 1)
     stronger_crop: int = whole("pixels that the random crop has beyond `aug.crop_pad`; 0: off", 0, 15)
-    muon: float = number("learning rate of Muon, which then moves the kernels in place of Adam; 0: off", 0, 1)
+    muon: float = number(
+        "learning rate of Muon, which moves the kernels in place of Adam: its peak in a one-cycle schedule; "
+        "0: off",
+        0,
+        1,
+    )

@@ -18,12 +18,12 @@ from stages.training.params import Train
 class Recipe:
     """What is changed about plain Adam and cross entropy; the defaults change nothing.
 
-    ``weight_decay`` is decoupled from the gradient (Loshchilov & Hutter 2019) and leaves biases and
-    batch norm alone. ``one_cycle_peak`` is the highest learning rate of a one-cycle schedule
-    (Smith & Topin 2018) over the whole run. ``averaging`` is the time constant of an exponential
-    moving average of the weights (Polyak & Juditsky 1992), as a share of the run's steps; the
-    averaged weights are what is evaluated and kept. ``muon`` is the learning rate, or its highest in a
-    one-cycle schedule, of `Muon` for the kernels; at 0 Adam has them too.
+    ``weight_decay`` is decoupled from the gradient (Loshchilov & Hutter 2019) and leaves biases, batch
+    norm and the kernels of `Muon` alone. ``one_cycle_peak`` is Adam's highest learning rate in a
+    one-cycle schedule (Smith & Topin 2018) over the whole run. ``averaging`` is the time constant of an
+    exponential moving average of the weights (Polyak & Juditsky 1992), as a share of the run's steps;
+    the averaged weights are what is evaluated and kept. ``muon`` is the learning rate of `Muon`, which
+    then has the kernels: its highest where there is a one-cycle schedule, else a constant one.
     """
 
     label_smoothing: float = 0.0
@@ -34,9 +34,9 @@ class Recipe:
 
 
 def optimizers(model: nn.Module, train: Train, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """The optimizers of ``model``: Adam, and `Muon` where the recipe has it. No two share a weight.
+    """The optimizers of ``model``: Adam, and `Muon` for the kernels where the recipe has it.
 
-    Adam decays matrices and kernels only. The norm of Muon's kernels is fixed, so they have no decay.
+    Adam decays matrices and kernels only; Muon, which fixes the norm of its kernels, decays nothing.
     """
     kernels = [weight for weight in model.parameters() if weight.dim() == 4] if recipe.muon else []
     others = [weight for weight in model.parameters() if weight.dim() < 4 or not recipe.muon]
@@ -55,10 +55,12 @@ def optimizers(model: nn.Module, train: Train, recipe: Recipe) -> list[torch.opt
 class Muon(torch.optim.Muon):
     """Muon for ``kernels`` (out, in, height, width) in channels_last format: matrices of ``out`` rows.
 
-    The step is the momentum's nearest orthogonal matrix, so that all directions of a layer are learned
-    at one pace. Before it each kernel is scaled to the norm sqrt(out), which leaves what batch norm
-    makes of its output as it is, and gives the learning rate one meaning for all layers. Both, and the
-    momentum of 0.6, are those of Jordan's CIFAR-10 record (2024, kellerjordan.github.io/posts/muon).
+    torch's own takes matrices only. Its step is about the orthogonal matrix nearest to the momentum, so
+    that all directions of a layer are learned at one pace; it is larger by sqrt(rows / columns) where a
+    matrix has more rows. Before each step a kernel is scaled to the norm sqrt(out), which gives the
+    learning rate one meaning for all of them. Batch norm takes that scale out again; without it the
+    first step changes what the network computes. The scale and the momentum of 0.6 are those of
+    airbench94_muon.py (Jordan 2024, github.com/KellerJordan/cifar10-airbench).
     """
 
     def __init__(self, kernels: Sequence[nn.Parameter], learning_rate: float) -> None:
@@ -67,14 +69,14 @@ class Muon(torch.optim.Muon):
         super().__init__(matrices, lr=learning_rate, weight_decay=0.0, momentum=0.6)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """Scale and move the kernels by their gradients."""
         matrices = self.param_groups[0]["params"]
         for kernel, matrix in zip(self.kernels, matrices, strict=True):
             assert kernel.grad is not None
             matrix.grad = _matrix(kernel.grad.contiguous(memory_format=torch.channels_last))
             matrix.mul_(len(matrix) ** 0.5 / matrix.norm())
-        super().step(closure)  # type: ignore[no-untyped-call]
+        super().step()  # type: ignore[no-untyped-call]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of the kernels."""
