@@ -1,7 +1,7 @@
 """Speed, side by side in one run: ``make bench``. No test: it prints, and asserts nothing.
 
 The yardstick is the script that a user writes after PyTorch's own tutorial: a dataset that transforms
-one PIL image at a time, a ``DataLoader`` with two workers, fp32. With ``--keras PYTHON``, a Python that
+one PIL image at a time, a ``DataLoader`` with two workers, fp32 (on a GPU without TF32, as here). With ``--keras PYTHON``, a Python that
 has Keras and TensorFlow, there is a second one (``make bench KERAS=...``). Rounds of all contestants take
 turns, so that a slower minute of the machine meets all of them; each figure is the median of the rounds.
 With ``--extra``, it measures instead what transformations of ``aug.extra`` cost. Run it on an idle machine.
@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -77,7 +78,7 @@ def step_rate(steps: Iterator[None]) -> float:
 def matrix_product_rate(dtype: torch.dtype, device: torch.device) -> float:
     """FLOP/s of a square matrix product, large enough for ``device``."""
     size = 8192 if device.type == "cuda" else 2048
-    left, right = (torch.randn(size, size).to(device, dtype) for _ in range(2))
+    left, right = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     return 2 * size**3 * rate(1, lambda: torch.mm(left, right))
 
 
@@ -101,7 +102,9 @@ def operators(name: str, steps: Iterator[None], device: torch.device) -> str:
     with torch.profiler.profile(activities=activities) as profile:
         for _ in range(10):
             next(steps)
-    times = pd.Series({f"`{event.key}`": getattr(event, time_of) for event in profile.key_averages()})
+    # the time of an operator on the GPU stands again in the row of each kernel that it starts
+    events = [event for event in profile.key_averages() if event.device_type == DeviceType.CPU]
+    times = pd.Series({f"`{event.key}`": getattr(event, time_of) for event in events})
     share = (times / times.sum()).sort_values(ascending=False).rename_axis(name)
     return str(share[share > 0.01].map("{:.1%}".format).to_frame("share").to_markdown())
 
@@ -180,7 +183,7 @@ def compare_trainings(train: Train, runtime: Runtime, keras: str | None) -> None
         print(f"\n{operators(model, loops[model], device)}")
 
 
-def compare_transformations(extra: list[dict[str, Any]]) -> None:
+def compare_transformations(extra: list[dict[str, Any]], device: torch.device) -> None:
     """Print what each transformation of ``extra`` costs, and all together, beside the others of ``aug``."""
     transforms: dict[str, Callable[[Tensor], Tensor]] = {
         "aug without extra": augmentation(**dict(load(Aug)) | {"extra": []}),
@@ -191,7 +194,7 @@ def compare_transformations(extra: list[dict[str, Any]]) -> None:
     }
     if len(extra) > 1:
         transforms["all of these"] = EachImage(extra)
-    images = random_data().train.images[:BATCH].permute(0, 3, 1, 2)
+    images = random_data().train.images[:BATCH].to(device).permute(0, 3, 1, 2)
     contestants = {
         name: partial(rate, BATCH, partial(transform, images)) for name, transform in transforms.items()
     }
@@ -227,7 +230,7 @@ def main() -> None:
     runtime = prepare(train)
     print(f"{runtime.precision} on {runtime.describe()['device_name']}, {torch.get_num_threads()} threads\n")
     if extra is not None:
-        compare_transformations(extra)
+        compare_transformations(extra, runtime.device)
     else:
         compare_trainings(train, runtime, options.keras)
 

@@ -57,7 +57,8 @@ def accuracy_chart(epochs: Sequence[dict[str, Any]], seeds: pd.DataFrame | None)
     """The test accuracy of each model after each of the ``epochs``, and as a band that of all ``seeds``."""
     band: dict[Any, Any] = {}
     if seeds is not None and "history" in seeds:
-        each = seeds.explode("history").assign(epoch=lambda rows: rows.groupby(level=0).cumcount() + 1)
+        each = seeds.dropna(subset="history").explode("history")
+        each["epoch"] = each.groupby(level=0).cumcount() + 1
         ends: pd.DataFrame = each.groupby(["model", "epoch"])["history"].agg(["min", "max"])
         ends.columns = pd.Index(["least", "most"])
         band = ends.to_dict("index")

@@ -49,7 +49,7 @@ def main() -> None:
     contents = sections(metrics, predictions, load_all())
     before = {page: page.read_text(encoding="utf-8") for page in PAGES}
     after = {page: fill(text, contents, page) for page, text in before.items()}
-    charts = picture.charts(metrics, predictions, over_seeds())
+    charts = picture.charts(metrics, predictions, over_seeds(metrics))
     charts[TURNED] = picture.disagreements(predictions, "cnn", "regularized")
     if EXPLORER[0].exists():
         after[EXPLORER[1]] = EXPLORER[0].read_text(encoding="utf-8")
@@ -85,10 +85,19 @@ def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
     return metrics
 
 
-def over_seeds() -> pd.DataFrame | None:
-    """The rows of `results.frame` for the defaults, a row for each model and seed; without results None."""
+def over_seeds(metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame | None:
+    """The models of ``metrics`` over the seeds, as `results.frame` has them, a row for each model and seed.
+
+    A model is among them if one of its seeds has the very accuracy of ``metrics``: else these are of
+    another training, and the seeds say nothing of it. None where there is no such model.
+    """
     path = results.RESULTS / "seeds.json"
-    return results.frame(results.load(path)).query("number == 0") if path.exists() else None
+    if not path.exists():
+        return None
+    rows = results.frame(results.load(path)).query("number == 0")
+    now = rows["model"].map({model: content["test_accuracy"] for model, content in metrics.items()})
+    same = rows[rows["test_accuracy"] == now]["model"]
+    return rows[rows["model"].isin(same)] if len(same) else None
 
 
 def sections(
@@ -103,7 +112,7 @@ def sections(
     note = archive_note(read_json(METRICS / "download.json")["archive_md5"][0], params.data.md5)
     sweeps = {path.stem: results.load(path) for path in results.RESULTS.glob("*.json")}
     generated = {
-        "results": f"{results_table(metrics, parameter_counts(), over_seeds())}\n\n{note}".rstrip(),
+        "results": f"{results_table(metrics, parameter_counts(), over_seeds(metrics))}\n\n{note}".rstrip(),
         "classes": class_table(predictions),
         "pairs": pair_table(predictions),
         "changes": change_table(predictions, "cnn", ("augmented", "regularized")),

@@ -16,19 +16,19 @@ def results_table(
     """The models side by side: over the ``seeds``, where they are given, then one run.
 
     ``metrics`` holds the content of each ``metrics/<model>.json`` of the run, ``sizes`` the number of
-    parameters. ``seeds`` has a row for each model and seed, with ``model`` and ``test_accuracy``.
+    parameters. ``seeds`` has a row for each model and seed, with ``model``, ``seed``, ``test_accuracy``.
     """
     table, run = pd.DataFrame(index=pd.Index(metrics, name="")), ""
     if seeds is not None:
-        over = seeds.groupby("model")["test_accuracy"].agg(["mean", "std", "count"])
+        over = seeds.groupby("model")["test_accuracy"].agg(["mean", "std"])
         shown = over["mean"].map("**{:.4f}**".format) + " ± " + over["std"].map("{:.4f}".format)
-        table[f"test accuracy, mean ± deviation of {over['count'].min()} seeds"] = shown
+        table[f"test accuracy, mean ± deviation of {seeds['seed'].nunique()} seeds"] = shown
         run = "the committed run: "
     results = pd.DataFrame.from_dict(dict(metrics), orient="index")
-    seed = results[["test_accuracy", "test_loss", "train_accuracy"]]
-    seed = seed.assign(gap=results["train_accuracy"] - results["test_accuracy"])
-    for name, form in zip(map(str, seed), ("{:.4f}", "{:.4f}", "{:.4f}", "{:+.4f}"), strict=True):
-        table[run + name.replace("_", " ")] = seed[name].map(form.format)
+    figures = results[["test_accuracy", "test_loss", "train_accuracy"]]
+    figures = figures.assign(gap=results["train_accuracy"] - results["test_accuracy"])
+    for name, form in zip(map(str, figures), ("{:.4f}", "{:.4f}", "{:.4f}", "{:+.4f}"), strict=True):
+        table[run + name.replace("_", " ")] = figures[name].map(form.format)
     table["parameters"] = pd.Series(sizes).map("{:,}".format)
     return table.fillna("").T.to_markdown(disable_numparse=True, colalign=("left", *["right"] * len(metrics)))
 

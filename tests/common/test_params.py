@@ -408,6 +408,8 @@ SMALL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("reg", "label_smoothing"): st.floats(0, 0.95),
     ("reg", "one_cycle_peak"): st.none() | st.floats(0, 1, exclude_min=True),
     ("reg", "averaging"): st.floats(0, 1),
+    ("reg", "stronger_crop"): st.integers(0, 15),
+    ("reg", "muon"): st.floats(0, 1),
     ("viz", "image"): st.none() | st.integers(0, 9999),
 }
 
@@ -520,17 +522,21 @@ def sensible(draw: st.DrawFn) -> Any:
 def trains_one_step(params: Params, images: int) -> None:
     runtime = prepare(params.train)
     cnn, reg = params.cnn, params.reg
-    augmented = augmentation(**dict(params.aug))
+    aug = dict(params.aug)
+    augmented, stronger = (
+        augmentation(**aug | {"crop_pad": aug["crop_pad"] + more}) for more in (0, reg.stronger_crop)
+    )
     recipe = Recipe(reg.label_smoothing, reg.weight_decay, reg.one_cycle_peak, reg.averaging, reg.muon)
     for model, transform, method in (
         (MLP(**dict(params.baseline)), None, PLAIN),
         (CNN(**dict(cnn)), None, PLAIN),
         (CNN(**dict(cnn)), augmented, PLAIN),
-        (CNN(**dict(cnn), batch_norm=reg.batch_norm, dropout=reg.dropout), augmented, recipe),
+        (CNN(**dict(cnn), batch_norm=reg.batch_norm, dropout=reg.dropout), stronger, recipe),
     ):
         trainer = Trainer(model, DATA, params.train, runtime, transform, method)
         model.train()
         assert torch.isfinite(trainer.step(torch.arange(images)))
+        assert all(torch.isfinite(weight).all() for weight in model.parameters())
 
 
 def sensible_trains_one_step(tree: Any) -> None:

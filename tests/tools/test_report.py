@@ -12,7 +12,7 @@ from stages.common.errors import UserError
 from stages.common.params import load
 from stages.data.params import Data
 from sweeps.results import RESULTS
-from tests.tools.support import FILTERS, predictions, result, write_results
+from tests.tools.support import FILTERS, cells, predictions, result, write_results
 from tools import picture, report
 from tools.models import MODELS
 
@@ -146,6 +146,31 @@ def test_a_sweep_is_shown_where_a_page_has_a_place_for_it(
     (RESULTS / "ablation.json").write_text(json.dumps(SWEEP | {"settings": settings}))
     with pytest.raises(SystemExit, match=r"^stale: docs/findings\.md: "):
         run(monkeypatch, "--check")
+
+
+def test_the_headline_is_of_the_models_that_the_seeds_have(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first model has 0.5; that of the second is not among its seeds, so it was trained otherwise."""
+    RESULTS.mkdir(parents=True)
+    seeds = {
+        str(seed): {
+            f"train_{model}": {"test_accuracy": accuracy, "train_accuracy": 1, "history": [0.1, accuracy]}
+            for model in MODELS[:2]
+        }
+        for seed, accuracy in enumerate((0.4, 0.5))
+    }
+    settings = {"defaults": {"changes": {}, "seeds": seeds}, "other": {"changes": {}, "seeds": seeds}}
+    (RESULTS / "seeds.json").write_text(json.dumps(SWEEP | {"settings": settings}))
+    run(monkeypatch)
+    for page in ("README.md", "docs/findings.md"):
+        lines = [line for line in Path(page).read_text().splitlines() if "2 seeds" in line]
+        assert [cells(line)[0] for line in lines] == [
+            ["test accuracy, mean ± deviation of 2 seeds", "**0.4500** ± 0.0707", "", "", ""]
+        ]
+    change(MODELS[0], test_accuracy=0.51)
+    run(monkeypatch)
+    assert "seeds" not in Path("README.md").read_text()
 
 
 def test_what_each_class_gains_is_shown_once_the_seeds_say_it(

@@ -24,7 +24,7 @@ def test_the_results_are_rounded_and_the_gap_is_their_difference() -> None:
         ["gap", "+0.2500", "-0.0312"],
         ["parameters", "578", "1,842,186"],
     ]
-    seeds = pd.DataFrame({"model": ["cnn"] * 3, "test_accuracy": [0.5, 0.51, 0.55]})
+    seeds = pd.DataFrame({"model": ["cnn"] * 3, "seed": [0, 1, 2], "test_accuracy": [0.5, 0.51, 0.55]})
     headed = cells(results_table(metrics, sizes, seeds))
     # a model that a user has added has no seeds; the deviation is the sample's, sqrt(0.0014 / 2)
     assert headed[2] == ["test accuracy, mean ± deviation of 3 seeds", "**0.5200** ± 0.0265", ""]

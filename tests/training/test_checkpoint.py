@@ -28,6 +28,7 @@ from torch import Tensor
 from stages import train_augmented, train_regularized
 from stages.augmentation.transforms import augmentation
 from stages.common import errors, record
+from stages.common.params import load
 from stages.networks.models import CNN
 from stages.training import checkpoint as checkpoints
 from stages.training import results, runtime
@@ -35,11 +36,19 @@ from stages.training import run as training_run
 from stages.training import trainer as training
 from stages.training.checkpoint import Checkpoint, differences, digest, runs_folder, tidy
 from stages.training.optimization import Recipe
+from stages.training.params import Train
 from stages.training.trainer import Trainer
 from tests.project import ROOT, accident, need_repository
 from tests.tiny import CPU, largest_file, tiny_data, tiny_project, tiny_train
 
-EVERYTHING = {"batch_norm": True, "dropout": 0.2, "averaging": 0.3, "one_cycle_peak": 0.02}
+EVERYTHING = {
+    "batch_norm": True,
+    "dropout": 0.2,
+    "averaging": 0.3,
+    "one_cycle_peak": 0.02,
+    "stronger_crop": 1,
+    "muon": 0.04,
+}
 DATA = tiny_data(train=64, test=40, validation=20)
 
 
@@ -193,6 +202,8 @@ def test_all_methods_off_gives_the_files_of_the_augmented_model(workplace: Path)
         "label_smoothing": 0.0,
         "one_cycle_peak": None,
         "averaging": 0.0,
+        "stronger_crop": 0,
+        "muon": 0.0,
     }
     tiny_project(workplace, DATA, reg=off, aug={"brightness": 0.1})
     train_augmented.main()
@@ -205,6 +216,13 @@ def test_all_methods_off_gives_the_files_of_the_augmented_model(workplace: Path)
     ):
         augmented, regularized = (Path(path.format(name)) for name in ("augmented", "regularized"))
         assert augmented.read_bytes() == regularized.read_bytes()
+
+
+def test_the_stronger_crop_is_of_the_regularized_model_alone(workplace: Path) -> None:
+    tiny_project(workplace, DATA, reg={"stronger_crop": 3}, aug={"crop_pad": 2})
+    for stage, padding in ((train_augmented, 2), (train_regularized, 5)):
+        trainer = stage.trainer(DATA, load(Train), CPU)
+        assert trainer.images.transform.transforms[0].padding == padding
 
 
 def one_line(end: pytest.ExceptionInfo[SystemExit]) -> str:

@@ -211,9 +211,20 @@ def test_muon_scales_each_kernel_and_moves_it_by_an_orthogonal_matrix_and_adam_h
 
 def test_muon_keeps_its_kernels_where_the_model_has_them() -> None:
     subject = trainer(Recipe(muon=0.04))
-    muon = subject.optimizers[1]
+    subject.step(torch.arange(16))
+    subject.load_state_dict(copy.deepcopy(subject.state_dict()))
+    subject.step(torch.arange(16))
+    _, muon = subject.optimizers
     kernels = [weight for weight in subject.model.parameters() if weight.dim() == 4]
     assert [matrix.data_ptr() for matrix in muon.param_groups[0]["params"]] == [k.data_ptr() for k in kernels]
+
+
+def test_the_kernels_of_muon_do_not_decay() -> None:
+    plain, decayed = trainer(Recipe(muon=0.04)), trainer(Recipe(muon=0.04, weight_decay=0.5))
+    for subject in (plain, decayed):
+        subject.step(torch.arange(16))
+    for one, other in zip(plain.model.parameters(), decayed.model.parameters(), strict=True):
+        assert torch.equal(one, other) == (one.dim() != 2)
 
 
 def test_averaged_weights_are_an_exponential_average_over_the_steps() -> None:
