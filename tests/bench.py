@@ -1,8 +1,8 @@
 """Speed, side by side in one run: ``make bench``. No test: it prints, and asserts nothing.
 
 The yardstick is the script that a user writes after PyTorch's own tutorial: a dataset that transforms
-one PIL image at a time, a ``DataLoader`` with two workers, fp32 (on a GPU without TF32, as here). With ``--keras PYTHON``, a Python that
-has Keras and TensorFlow, there is a second one (``make bench KERAS=...``). Rounds of all contestants take
+one PIL image at a time, a ``DataLoader`` with two workers, fp32 (on a GPU without
+TF32, as here). With ``--keras PYTHON``, a Python that has Keras and TensorFlow, there is a second one (``make bench KERAS=...``). Rounds of all contestants take
 turns, so that a slower minute of the machine meets all of them; each figure is the median of the rounds.
 With ``--extra``, it measures instead what transformations of ``aug.extra`` cost. Run it on an idle machine.
 """
@@ -19,7 +19,6 @@ import pandas as pd
 import torch
 import yaml
 from torch import Tensor, nn
-from torch.autograd import DeviceType
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -103,7 +102,7 @@ def operators(name: str, steps: Iterator[None], device: torch.device) -> str:
         for _ in range(10):
             next(steps)
     # the time of an operator on the GPU stands again in the row of each kernel that it starts
-    events = [event for event in profile.key_averages() if event.device_type == DeviceType.CPU]
+    events = [event for event in profile.key_averages() if event.device_type.name == "CPU"]
     times = pd.Series({f"`{event.key}`": getattr(event, time_of) for event in events})
     share = (times / times.sum()).sort_values(ascending=False).rename_axis(name)
     return str(share[share > 0.01].map("{:.1%}".format).to_frame("share").to_markdown())
