@@ -3,7 +3,8 @@
 The yardstick is the script that a user writes after PyTorch's own tutorial: a dataset that transforms
 one PIL image at a time, a ``DataLoader`` with two workers, fp32 (on a GPU without TF32, as here).
 With ``--keras PYTHON``, a Python that has Keras and TensorFlow, there is a second one
-(``make bench KERAS=...``). Rounds of all contestants take turns, so that a slower minute of the machine meets all of them; each figure is the median of the rounds.
+(``make bench KERAS=...``). Rounds of all contestants take turns, so that a slower minute of the machine
+meets all of them; each figure is the median of the rounds.
 With ``--extra``, it measures instead what transformations of ``aug.extra`` cost. Run it on an idle machine.
 """
 
