@@ -46,10 +46,11 @@ def main() -> None:
     predictions = {model: read_json(METRICS / "predictions" / f"{model}.json") for model in MODELS}
     if any(answers["actual"] != predictions[MODELS[0]]["actual"] for answers in predictions.values()):
         raise UserError(f"{METRICS}/predictions are not all of the same test images: run 'dvc repro'")
-    contents = sections(metrics, predictions, load_all())
+    seeds = over_seeds(metrics)
+    contents = sections(metrics, predictions, load_all(), seeds)
     before = {page: page.read_text(encoding="utf-8") for page in PAGES}
     after = {page: fill(text, contents, page) for page, text in before.items()}
-    charts = picture.charts(metrics, predictions, over_seeds(metrics))
+    charts = picture.charts(metrics, predictions, seeds)
     charts[TURNED] = picture.disagreements(predictions, "cnn", "regularized")
     if EXPLORER[0].exists():
         after[EXPLORER[1]] = EXPLORER[0].read_text(encoding="utf-8")
@@ -101,7 +102,10 @@ def over_seeds(metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame | None:
 
 
 def sections(
-    metrics: Mapping[str, Mapping[str, Any]], predictions: Predictions, params: Params
+    metrics: Mapping[str, Mapping[str, Any]],
+    predictions: Predictions,
+    params: Params,
+    seeds: pd.DataFrame | None,
 ) -> dict[str, str]:
     """All generated sections, by name.
 
@@ -112,7 +116,7 @@ def sections(
     note = archive_note(read_json(METRICS / "download.json")["archive_md5"][0], params.data.md5)
     sweeps = {path.stem: results.load(path) for path in results.RESULTS.glob("*.json")}
     generated = {
-        "results": f"{results_table(metrics, parameter_counts(), over_seeds(metrics))}\n\n{note}".rstrip(),
+        "results": f"{results_table(metrics, parameter_counts(), seeds)}\n\n{note}".rstrip(),
         "classes": class_table(predictions),
         "pairs": pair_table(predictions),
         "changes": change_table(predictions, "cnn", ("augmented", "regularized")),
