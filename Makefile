@@ -12,6 +12,8 @@ export SHELL
 # What would keep Python or DVC from starting
 unexport PYTHONHOME PYTHONINSPECT PYTHONPATH PYTHONSAFEPATH PYTHONWARNINGS
 unexport PYTHONHASHSEED PYTHONMALLOC PYTHONPLATLIBDIR PYTHONTRACEMALLOC
+# What container images often set: nothing would be kept compiled, so that every start would compile torch
+unexport PYTHONDONTWRITEBYTECODE
 
 LOCK_pypi := requirements.lock
 LOCK_cpu := requirements-cpu.lock
@@ -42,6 +44,8 @@ $(READY):
 	@$(if $(OTHER_BUILD),$(BIN)/python -m pip uninstall --yes --quiet \
 	    $$(grep -vxFf $(LOCK_cpu) $(LOCK_pypi) | cut -d= -f1) 2>/dev/null)
 	@$(INSTALL) -r $(LOCK)
+# compiles what they import, also for those who start without make where PYTHONDONTWRITEBYTECODE is set
+	@$(BIN)/python -c 'import dvc.cli, stages.train_regularized, stages.visualize_filters'
 	@touch $@
 
 $(DEV_READY): | $(READY)

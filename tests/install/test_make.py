@@ -13,10 +13,12 @@ from tests.project import ROOT
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
 # installs itself as the environment's python; pip fails where there is a file FAIL
+# imports.log has what is imported, and whether it is kept compiled
 PYTHON = """#!/bin/sh
 case "$*" in
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   "-m pip "*) echo "$*" >> pip.log && test ! -e FAIL ;;
+  "-c import dvc"*) echo "${PYTHONDONTWRITEBYTECODE:-compiled} $*" >> imports.log ;;
 esac
 """
 INSTALL = "-m pip install --disable-pip-version-check --no-compile -r "
@@ -106,6 +108,16 @@ def test_after_a_failure_it_is_installed_again(clone: Clone) -> None:
     (clone.folder / "FAIL").unlink()
     shutil.copyfile(ROOT / RUN, clone.folder / RUN)
     assert clone.make() == [INSTALL + RUN, INSTALL + DEV]
+
+
+def test_what_a_start_imports_is_compiled_even_where_the_environment_forbids_it(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    clone.make()
+    clone.make()
+    imports = (clone.folder / "imports.log").read_text().splitlines()
+    assert imports == ["compiled -c import dvc.cli, stages.train_regularized, stages.visualize_filters"]
 
 
 def test_an_unknown_build_is_refused(clone: Clone) -> None:
