@@ -44,7 +44,7 @@ $(READY):
 	@$(if $(OTHER_BUILD),$(BIN)/python -m pip uninstall --yes --quiet \
 	    $$(grep -vxFf $(LOCK_cpu) $(LOCK_pypi) | cut -d= -f1) 2>/dev/null)
 	@$(INSTALL) -r $(LOCK)
-# compiles what they import, also for those who start without make where PYTHONDONTWRITEBYTECODE is set
+# compiles what a start imports, also for those who start without make where PYTHONDONTWRITEBYTECODE is set
 	@$(BIN)/python -c 'import dvc.cli, stages.train_regularized, stages.visualize_filters'
 	@touch $@
 
@@ -52,6 +52,7 @@ $(DEV_READY): | $(READY)
 	@echo "installing requirements-dev.lock into $(VENV): 50 MB to download, 0.2 GB on disk"
 	@rm -f $(VENV)/.dev-*
 	@$(INSTALL) -r requirements-dev.lock
+	@$(BIN)/python -c 'import pytest, sweeps.__main__'
 	@touch $@
 
 quickstart: $(READY)  ## the whole pipeline on synthetic images, in .quickstart/
