@@ -1,4 +1,4 @@
-"""Sheet b.1 to b.4: the CNN on augmented images."""
+"""Programming b.1 to b.4: the CNN on augmented images."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Sheet a.1: the baseline, an MLP with batch normalization."""
+"""Programming a.1: the baseline, an MLP with batch normalization."""
 
 from stages.common.dataset import Data, load_data
 from stages.common.params import load

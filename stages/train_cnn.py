@@ -1,4 +1,4 @@
-"""Sheet a.2: the CNN."""
+"""Programming a.2: the CNN."""
 
 from stages.common.dataset import Data, load_data
 from stages.common.params import load

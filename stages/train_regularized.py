@@ -1,4 +1,4 @@
-"""Sheet b.5: the CNN on augmented images, regularized."""
+"""Programming b.5: the CNN on augmented images, regularized."""
 
 from stages.augmentation.transforms import Aug, augmentation
 from stages.common.dataset import Data, load_data

@@ -6,8 +6,8 @@ from stages.common.params import Section, key, number, switch, whole
 class Reg(Section):
     """What the regularized model has beyond the augmented one: each key is a method, off at false, 0 or null.
 
-    ``muon`` and ``one_cycle_peak`` are no regularization: with them the network learns more in as many
-    epochs.
+    Four of them are no regularization: with ``batch_norm``, ``one_cycle_peak`` and ``muon`` the network
+    learns more in as many epochs, and ``averaging`` takes noise out of its weights.
     """
 
     name = "reg"

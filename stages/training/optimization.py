@@ -36,7 +36,8 @@ class Recipe:
 def optimizers(model: nn.Module, train: Train, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """The optimizers of ``model``: Adam, and `Muon` for the kernels where the recipe has it.
 
-    Adam decays matrices and kernels only; Muon, which fixes the norm of its kernels, decays nothing.
+    Each has its constant learning rate, or the peak of its one-cycle schedule. Adam decays matrices and
+    kernels only; Muon, which fixes the norm of its kernels, decays nothing.
     """
     kernels = [weight for weight in model.parameters() if weight.dim() == 4] if recipe.muon else []
     others = [weight for weight in model.parameters() if weight.dim() < 4 or not recipe.muon]
@@ -44,7 +45,7 @@ def optimizers(model: nn.Module, train: Train, recipe: Recipe) -> list[torch.opt
     vectors = [weight for weight in others if weight.dim() == 1]
     adam = torch.optim.Adam(
         [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=train.learning_rate,
+        lr=recipe.one_cycle_peak or train.learning_rate,
         betas=(train.betas[0], train.betas[1]),
         decoupled_weight_decay=True,
         fused=True,
@@ -89,11 +90,11 @@ def _matrix(kernel: Tensor) -> Tensor:
     return kernel.permute(0, 2, 3, 1).view(len(kernel), -1)
 
 
-def one_cycle(optimizer: torch.optim.Optimizer, peak: float, steps: int) -> OneCycleLR:
-    """The learning rate's schedule over ``steps``: linear up to ``peak`` and down."""
+def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
+    """A schedule over ``steps``: linear up to the learning rate of ``optimizer`` as it was made, and down."""
     return OneCycleLR(
         optimizer,
-        peak,
+        optimizer.defaults["lr"],
         total_steps=steps,
         anneal_strategy="linear",
         cycle_momentum=False,

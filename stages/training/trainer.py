@@ -61,9 +61,7 @@ class Trainer:
         total = train.epochs * self.steps
         self.optimizers = optimizers(self.model, train, recipe)
         self.schedules = [
-            one_cycle(optimizer, peak, total)
-            for optimizer, peak in zip(self.optimizers, (recipe.one_cycle_peak, recipe.muon), strict=False)
-            if recipe.one_cycle_peak and peak
+            one_cycle(optimizer, total) for optimizer in self.optimizers if recipe.one_cycle_peak
         ]
         self.average = Average(self.model, recipe.averaging * total) if recipe.averaging else None
         self.history: list[dict[str, float]] = []
