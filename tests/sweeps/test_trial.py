@@ -15,6 +15,7 @@ from stages.common.errors import UserError
 from sweeps import trial
 from sweeps.trial import OF_THE_SETTING, Checkout, dvc, guarded
 from tests.project import ROOT
+from tests.sweeps.support import gone, processes
 
 ASKING = """
 import sys
@@ -53,25 +54,12 @@ def test_nothing_asks_at_the_terminal() -> None:
     assert b"nothing asked" in said, said
 
 
-def runs(process: str) -> bool:
-    """Whether the process with that number has not ended; somebody may still have to wait for it."""
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes() != b""
-    except OSError:
-        return False
-
-
 def test_a_process_ends_with_what_guards_it(tmp_path: Path) -> None:
-    command = ["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"]
-    with guarded(command) as process:
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().endswith("\n"):
+    with guarded(["sh", "-c", "sleep 60 & wait"], cwd=tmp_path) as process:
+        while "sleep 60 " not in processes(tmp_path):
             time.sleep(0.01)
     assert process.returncode == -signal.SIGKILL
-    sleep = (tmp_path / "pid").read_text().strip()
-    end = time.monotonic() + 30  # on a busy machine what is killed takes a moment to end
-    while runs(sleep) and time.monotonic() < end:
-        time.sleep(0.01)
-    assert not runs(sleep)
+    assert gone(tmp_path, seconds=30)  # on a busy machine what is killed takes a moment to end
     with guarded(["sh", "-c", "exit 3"]) as process:
         assert process.wait() == 3
 
